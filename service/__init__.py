@@ -1,0 +1,1 @@
+"""The HTTP service. Imports surgery.artifact and nothing else of surgery."""

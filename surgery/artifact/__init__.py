@@ -1,0 +1,1 @@
+"""What a finished model is: manifest, image in, answer out, store, errors. Needs no torch."""

@@ -1,0 +1,248 @@
+"""Every config dataclass, its checks, and its YAML form (`recipe.yaml`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from surgery.artifact.errors import ConfigError, UserError
+
+TASKS = ("classify", "segment")
+STRATEGIES = ("random", "full", "frozen", "partial", "gradual")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+AUGMENTATIONS = ("auto", "none", "flip", "light")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """All that `surgery finetune` needs to repeat a run. `None` and "auto" are filled in by `resolve`."""
+
+    data: str
+    """Folder of the data set."""
+    name: str
+    """Name of the model in the store."""
+    task: str | None = None
+    """`classify` or `segment`; None reads it from the layout of the data."""
+    classes: tuple[str, ...] = ()
+    """Classes to learn; empty means all. For masks the others become one class, the rest."""
+    ignore: tuple[str, ...] = ()
+    """Classes left out of loss and metrics (masks only)."""
+    skip_bad: bool = False
+    """Train without the images that cannot be read instead of stopping."""
+    val_share: float = 0.2
+    """Share of the images drawn for validation where the data brings no split, 0–1."""
+    backbone: str = "vgg16"
+    """Name of the backbone in timm."""
+    head: str | None = None
+    """Head; None is `avg` for classification and `deconv` for masks."""
+    stages: tuple[str, ...] = ()
+    """Backbone stages the head reads, by name; empty is the head's own choice."""
+    dropout: float = 0.0
+    """Dropout before a pooled head's linear layer, 0–1."""
+    weights: str = "imagenet"
+    """`imagenet`, `hub`, `random`, a file, or a model of the store."""
+    strategy: str = "frozen"
+    """Which layers learn, and when."""
+    freeze_through: str | None = None
+    """Last frozen stage of `partial`, by name; None is the last but one."""
+    train_bn: bool = False
+    """Let unfrozen pretrained batch norm update its statistics."""
+    image_size: tuple[int, int] | None = None
+    """(width, height) in pixels; None is 224×224 for classification, the images' own for masks."""
+    augment: str = "auto"
+    """`none`, `flip`, `light`; auto is `flip` for masks and `light` for classification."""
+    views: int | None = None
+    """Augmented views per image that are kept and reused; 0 draws a new one every epoch; None
+    is 2 where a frozen part is cached (one plain, one augmented) and 0 elsewhere."""
+    epochs: int | None = None
+    """Passes over the training images; None is the strategy's own number."""
+    batch_size: int | None = None
+    """Images per step; None is 32 for classification and 4 for masks."""
+    lr: float | None = None
+    """Peak learning rate of the new layers; None is the strategy's own."""
+    backbone_lr_share: float | None = None
+    """Learning rate of pretrained layers as a share of `lr`; None is the strategy's own."""
+    weight_decay: float = 1e-2
+    """AdamW's decoupled weight decay (biases and norms are left out)."""
+    warmup_share: float = 0.05
+    """Share of each phase's steps in which the learning rate rises from 0 to its peak."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes (classification), 0–1."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    patience: int | None = None
+    """Epochs without a better validation score before a phase ends; None never ends early,
+    except the first phase of `gradual` (5)."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    precision: str = "auto"
+    """`fp32`, `bf16`; auto is bf16 on a GPU that has it, else fp32."""
+    cache_gib: float = 10.0
+    """Bound on the activation cache on disk, GiB; 0 turns it off."""
+    workers: int = 2
+    """Threads that read and transform images."""
+    keep_checkpoints: str = "2"
+    """How many of the newest checkpoints stay: a number or `all`. The best one stays anyway."""
+    checkpoint_minutes: float = 5.0
+    """A checkpoint is written after every epoch, and within one when this long has passed."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ConfigError("\n".join(problems), "See `surgery finetune --help`.")
+
+
+def _problems(config: FinetuneConfig) -> list[str]:
+    found: list[str] = []
+
+    def one_of(field: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(config, field)
+        if value is not None and value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, 1)
+            guess = f" (nearest: {near[0]})" if near else ""
+            found.append(f"{_flag(field)} {value!r} is not one of {', '.join(allowed)}{guess}")
+
+    def within(field: str, low: float, high: float) -> None:
+        value = getattr(config, field)
+        if value is not None and not low <= value <= high:
+            found.append(f"{_flag(field)} {value} is outside {low}–{high}")
+
+    one_of("task", TASKS)
+    one_of("strategy", STRATEGIES)
+    one_of("device", DEVICES)
+    one_of("precision", PRECISIONS)
+    one_of("augment", AUGMENTATIONS)
+    within("val_share", 0.01, 0.9)
+    within("dropout", 0.0, 0.95)
+    within("warmup_share", 0.0, 0.9)
+    within("label_smoothing", 0.0, 0.9)
+    within("views", 0, 1000)
+    within("epochs", 1, 100_000)
+    within("batch_size", 1, 65_536)
+    within("lr", 1e-9, 100.0)
+    within("backbone_lr_share", 0.0, 10.0)
+    within("weight_decay", 0.0, 10.0)
+    within("clip_norm", 1e-6, 1e6)
+    within("patience", 1, 100_000)
+    within("cache_gib", 0.0, 1e6)
+    within("workers", 1, 256)
+    within("checkpoint_minutes", 0.01, 1e5)
+    if config.image_size is not None and not all(1 <= side <= 16_384 for side in config.image_size):
+        found.append(f"--image-size {config.image_size} is outside 1–16384 pixels a side")
+    keep = config.keep_checkpoints
+    if keep != "all" and not (keep.isdecimal() and int(keep) >= 1):
+        found.append(f"--keep-checkpoints {keep!r} is neither a number from 1 on nor `all`")
+    if config.freeze_through is not None and config.strategy != "partial":
+        found.append(f"--freeze-through goes with --strategy partial, not {config.strategy}")
+    if config.strategy == "random" and config.weights not in ("imagenet", "random"):
+        found.append(f"--strategy random starts from no weights, but --weights is {config.weights}")
+    return found
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (width, height) in pixels from `N` or `WxH`.
+
+    Raises:
+        ConfigError: If the text is neither.
+    """
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) in (1, 2) and all(part.strip().isdecimal() for part in parts):
+        sides = [int(part) for part in parts]
+        return sides[0], sides[-1]
+    raise ConfigError(f"--image-size {text!r} is neither N nor WxH", "For example 224 or 480x360.")
+
+
+def to_dict(config: FinetuneConfig) -> dict[str, Any]:
+    """Return the config as plain values, in the order of its fields."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+
+
+def from_dict(values: dict[str, Any], where: str = "recipe") -> FinetuneConfig:
+    """Return a config from plain values; all mistakes are reported at once.
+
+    Raises:
+        ConfigError: If a field is unknown, missing or of the wrong type.
+    """
+    hints = get_type_hints(FinetuneConfig)
+    problems: list[str] = []
+    clean: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, 1)
+            guess = f" (nearest: {near[0]})" if near else ""
+            problems.append(f"{where}: there is no field {key!r}{guess}")
+            continue
+        clean[key] = tuple(value) if isinstance(value, list) else value
+        if not _fits(clean[key], hints[key]):
+            problems.append(f"{where}: {key} is {value!r}, which is not {_spell(hints[key])}")
+    for key in ("data", "name"):
+        if key not in values:
+            problems.append(f"{where}: field {key!r} is missing")
+    if problems:
+        raise ConfigError("\n".join(problems), "Mend the file, or write a new one with a run.")
+    return FinetuneConfig(**clean)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = get_args(hint) if not _is_tuple(hint) else ()
+    if options:
+        return any(_fits(value, option) for option in options)
+    if _is_tuple(hint):
+        kinds = [kind for kind in get_args(hint) if kind is not Ellipsis]
+        fixed = Ellipsis not in get_args(hint)
+        if not isinstance(value, tuple) or (fixed and len(value) != len(kinds)):
+            return False
+        return all(_fits(item, kinds[0]) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _is_tuple(hint: Any) -> bool:
+    return getattr(hint, "__origin__", None) is tuple
+
+
+def _spell(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def save_recipe(config: FinetuneConfig, path: Path) -> None:
+    """Write the config as YAML; `surgery finetune --recipe FILE` repeats the run."""
+    import yaml
+
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    path.write_text("# surgery finetune --recipe THIS_FILE repeats the run\n" + text, "utf-8")
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """Return the values of a recipe file, unchecked (see `from_dict`).
+
+    Raises:
+        ConfigError: If the file is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "Give a recipe.yaml of a run.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}", "Give a recipe.yaml of a run.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not a mapping of fields", "Give a recipe.yaml of a run.")
+    return values

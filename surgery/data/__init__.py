@@ -1,0 +1,1 @@
+"""Readers, checks, splits, transforms and loaders: from a folder on disk to batches."""

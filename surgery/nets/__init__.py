@@ -1,0 +1,1 @@
+"""Weights, backbones and their stages, heads, and the model assembled from them."""

@@ -1,0 +1,1 @@
+"""Strategies, activation cache, engine, checkpoints and evaluation."""
