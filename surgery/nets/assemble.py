@@ -1,0 +1,208 @@
+"""Backbone and head put together into one model, from uint8 images to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surgery.artifact.errors import ConfigError
+from surgery.nets.backbone import Backbone, build_backbone
+from surgery.nets.heads import CLASSIFY_HEADS, SEGMENT_HEADS, build_head
+from surgery.nets.stages import StageInfo, count_layers, count_parameters
+
+if TYPE_CHECKING:
+    from surgery.nets.weights import LoadedWeights
+
+DEFAULT_PYRAMID_STAGES = 3
+
+
+class Model(nn.Module):
+    """A backbone with a head.
+
+    Attributes:
+        backbone: Cut behind the deepest stage that the head uses.
+        head: Maps feature maps to logits.
+        head_stages: Indices of the stages the head uses, shallow to deep.
+        task: `classify` or `segment`.
+        stride: Images are padded to a multiple of it inside; 1 for classify.
+    """
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, head_stages: tuple[int, ...], task: str
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.head_stages = head_stages
+        self.task = task
+        self.stride = backbone.info[head_stages[-1]].stride if task == "segment" else 1
+        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map uint8 RGB (n, h, w, 3) to the backbone's input (n, 3, H, W), float32, channels last.
+
+        For segment H and W are h and w rounded up to a multiple of the stride; what is added at the bottom
+        and at the right is the mean colour.
+        """
+        x = images.permute(0, 3, 1, 2)  # (n, h, w, 3) -> (n, 3, h, w), channels last as it lies
+        x = x.to(torch.float32) * self.scale + self.shift
+        if self.stride > 1:
+            down, right = (-x.shape[2] % self.stride), (-x.shape[3] % self.stride)
+            x = F.pad(x, (0, right, 0, down))  # (n, 3, h, w) -> (n, 3, H, W)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Answer uint8 RGB images (n, h, w, 3).
+
+        Returns:
+            Logits, (n, classes) or (n, channels, h, w), and the embedding (n, d): the deepest used feature
+            map, averaged over all positions.
+        """
+        _, features = self.backbone.run(self.normalise(images))
+        used = [features[k] for k in self.head_stages]
+        logits = self.decode(used, (images.shape[1], images.shape[2]))
+        return logits, embed(used)
+
+    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Map feature maps to logits.
+
+        Args:
+            features: One map for each of head_stages.
+            size: (h, w) of the image before padding.
+
+        Returns:
+            (n, classes), or (n, channels, h, w).
+        """
+        h, w = size
+        padded = (h + -h % self.stride, w + -w % self.stride)
+        logits: Tensor = self.head(features, padded)
+        return logits[:, :, :h, :w] if self.task == "segment" else logits
+
+
+def embed(features: list[Tensor]) -> Tensor:
+    """Average the deepest map over all positions: (n, c, h, w) -> (n, c)."""
+    return features[-1].mean(dim=(2, 3))
+
+
+def build_model(
+    backbone: str,
+    head: str,
+    task: str,
+    outputs: int,
+    stages: tuple[str, ...] | None,
+    dropout: float,
+    weights: LoadedWeights,
+    seed: int,
+) -> Model:
+    """Build a model. The same arguments give the same weights bit for bit; no global generator moves.
+
+    Args:
+        backbone: A timm model.
+        head: A head for the task.
+        task: `classify` or `segment`.
+        outputs: Classes, or channels of the mask logits.
+        stages: Names of the stages the head uses. None: the deepest for classify, the last three with
+            different strides for deconv and fpn, all with different strides for smp's decoders.
+        dropout: Share dropped in the head in training.
+        weights: Backbone weights; with state None it starts at random.
+        seed: Of all new weights.
+
+    Raises:
+        ConfigError: A name that does not exist, or a head and stages that do not fit the task.
+        WeightsError: Weights of another network.
+    """
+    heads = {"classify": CLASSIFY_HEADS, "segment": SEGMENT_HEADS}
+    if task not in heads:
+        raise ConfigError(f"task is '{task}'; it is one of {', '.join(heads)}")
+    if head in {*CLASSIFY_HEADS, *SEGMENT_HEADS} and head not in heads[task]:
+        raise ConfigError(
+            f"head '{head}' is not for {task}", f"use one of {', '.join(heads[task])}"
+        )
+    with seeded(seed):
+        net = build_backbone(backbone, weights.state)
+    chosen = choose_stages(net, head, task, stages)
+    net = net.trimmed(chosen[-1] + 1)
+    with seeded(seed):  # again: a head starts the same behind a loaded and behind a random backbone
+        top = build_head(head, [net.info[k] for k in chosen], outputs, dropout)
+    return Model(net, top, chosen, task).to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's CPU generator inside, and leave it outside as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def choose_stages(
+    net: Backbone, head: str, task: str, names: tuple[str, ...] | None
+) -> tuple[int, ...]:
+    """Return the indices of the stages that a head uses, shallow to deep.
+
+    Raises:
+        ConfigError: A name that the backbone has not, or one without a place in the pyramid of a mask.
+    """
+    allowed = net.pyramid if task == "segment" else tuple(range(len(net.info)))
+    if names is None:
+        if task == "classify":
+            return allowed[-1:]
+        return allowed[-DEFAULT_PYRAMID_STAGES:] if head in ("deconv", "fpn") else allowed
+    index = {net.info[k].name: k for k in allowed}
+    wrong = [name for name in names if name not in index]
+    if wrong or not names:
+        raise ConfigError(
+            f"stages {', '.join(wrong) or '(none)'} cannot be used by a {task} head on {net.name}",
+            f"choose from {', '.join(index)}",
+        )
+    return tuple(sorted({index[name] for name in names}))
+
+
+def describe_layers(model: Model, first_trainable: int, kept: bool) -> dict[str, Any]:
+    """Say what becomes of each part of the network: kept, frozen, retrained or new.
+
+    Args:
+        model: The model.
+        first_trainable: First stage that is ever trained; the number of stages if none is.
+        kept: The backbone starts from given weights, not at random.
+
+    Returns:
+        `parts`: one {"name", "layers", "parameters", "fate"} per stage and for the head; `totals`: layers and
+        parameters by fate; `trained`: parameters that are trained.
+    """
+    start = "kept" if kept else "new"
+    parts = [
+        {
+            "name": stage.name,
+            "layers": stage.layers,
+            "parameters": stage.parameters,
+            "fate": f"{start}, frozen" if k < first_trainable else _trained(start),
+        }
+        for k, stage in enumerate(model.backbone.info)
+    ]
+    parts.append(
+        {
+            "name": "head",
+            "layers": count_layers(model.head),
+            "parameters": count_parameters(model.head),
+            "fate": "new",
+        }
+    )
+    totals: dict[str, dict[str, int]] = {}
+    for part in parts:
+        total = totals.setdefault(part["fate"], {"layers": 0, "parameters": 0})
+        total["layers"] += part["layers"]
+        total["parameters"] += part["parameters"]
+    trained = sum(p["parameters"] for p in parts if not p["fate"].endswith("frozen"))
+    return {"parts": parts, "totals": totals, "trained": trained}
+
+
+def _trained(start: str) -> str:
+    return "kept, retrained" if start == "kept" else "new"
