@@ -1,0 +1,353 @@
+"""Read a folder as it lies on disk into a table: class folders, or image and mask pairs."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from surgery.artifact.errors import DataError
+from surgery.data.splits import describe_split, draw_val
+from surgery.data.table import SPLITS, Item, Problem, Split, Table, Task
+
+LAYOUTS = """Folders that are understood (with or without the train/val/test level):
+  classify   DATA/train/<class>/*.jpg   DATA/val/<class>/*.jpg
+  segment    DATA/train/images/*.jpg    DATA/train/masks/*.png   DATA/classes.txt (a name a line)"""
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+# Everything that calls itself an image becomes an item, formats that cannot be read included: an
+# item that cannot be decoded is reported, a file that is left out in silence is not.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .heic .heif .avif .jp2 .jxl .ppm .pgm"
+    " .tga .ico .psd .svg".split()
+)
+MASK_ENDINGS = ("", "_mask", "-mask", ".mask")
+NO_USER_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+def read_table(root: Path, task: str | None = None, val_share: float = 0.2, seed: int = 0) -> Table:
+    """Read the dataset that lies in a folder.
+
+    Args:
+        root: The folder; its layout is found out.
+        task: "classify", "segment", or None for what the layout says.
+        val_share: Share of train drawn for validation where no val is given, 0–1.
+        seed: Seed of that draw.
+
+    Returns:
+        The table; what is wrong with single files is left to `check_table`.
+
+    Raises:
+        DataError: If the folder is not there, nothing fits, or `task` contradicts the layout.
+    """
+    root = Path(root)
+    try:
+        _require_folder(root)
+        sides = _find_sides(root)
+        found: Task = (
+            "segment" if any(_is_pairs(folder) for folder in sides.values()) else "classify"
+        )
+        if task is not None and task != found:
+            raise DataError(
+                f"{root}: --task {task} was asked, but the folder is laid out for {found}",
+                f"leave --task out, or lay the data out for {task}.\n{LAYOUTS}",
+            )
+        draft = _read_pairs(root, sides) if found == "segment" else _read_classes(root, sides)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error}", "check the folder's rights") from error
+    return _finish(root, found, sides, draft, val_share, seed)
+
+
+@dataclass
+class _Draft:
+    """What was collected so far, before the split is settled."""
+
+    classes: tuple[str, ...]
+    items: list[Item]
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+def _finish(
+    root: Path,
+    task: Task,
+    sides: dict[Split | None, Path],
+    draft: _Draft,
+    val_share: float,
+    seed: int,
+) -> Table:
+    if not draft.items:
+        raise DataError(f"{root}: no images in it\nfound: {_describe_folder(root)}", LAYOUTS)
+    if None not in sides and "train" not in sides:
+        raise DataError(
+            f"{root}: no train folder beside {_join(sides.values())}",
+            "add DATA/train, or put everything directly under DATA to have a split drawn",
+        )
+    if None not in sides:
+        draft.warnings += _unread(root, sides)
+    items = sorted(draft.items, key=lambda item: item.image.relative_to(root).as_posix())
+    rule = "given"
+    if "val" not in sides:
+        items = draw_val(items, val_share, seed)
+        rule = describe_split(items, val_share, seed, whole=None in sides)
+    level = "" if None in sides else "{" + ",".join(s for s in SPLITS if s in sides) + "}/"
+    return Table(
+        task=task,
+        root=root,
+        classes=draft.classes,
+        items=tuple(items),
+        layout=f"{level}<class>/" if task == "classify" else f"{level}images/ + {level}masks/",
+        split_rule=rule,
+        problems=tuple(draft.problems),
+        warnings=tuple(draft.warnings),
+    )
+
+
+# --- finding the layout ---------------------------------------------------------------------------
+
+
+def _require_folder(root: Path) -> None:
+    if not root.exists():
+        parent = next(folder for folder in root.absolute().parents if folder.is_dir())
+        raise DataError(
+            f"{root}: there is no such folder",
+            f"nearest folder that is there: {parent}, with {_describe_folder(parent)}",
+        )
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: is a file, not a folder", "name a folder; unpack an archive first"
+        )
+
+
+def _find_sides(root: Path) -> dict[Split | None, Path]:
+    """Return the folder of each split; {None: root} where there is no train/val/test level."""
+    sides: dict[Split | None, Path] = {}
+    for folder in _subfolders(root):
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split is None or not _is_side(folder):
+            continue
+        if split in sides:
+            raise DataError(
+                f"{root}: both {sides[split].name}/ and {folder.name}/ would be the {split} split",
+                "keep one of them",
+            )
+        sides[split] = folder
+    if sides:
+        return sides
+    if not _subfolders(root) or not any(_list_images(root)):
+        raise DataError(f"{root}: nothing that fits\nfound: {_describe_folder(root)}", LAYOUTS)
+    inner = [folder for folder in _subfolders(root) if _is_pairs(folder) or _has_sides(folder)]
+    if inner and not _is_pairs(root):
+        raise DataError(
+            f"{root}: holds whole datasets ({_join(inner)}), not one",
+            f"name one of them: {inner[0]}",
+        )
+    return {None: root}
+
+
+def _is_side(folder: Path) -> bool:
+    # A class may be called "train"; the images of a split lie one folder deeper.
+    return any(any(_list_images(sub)) for sub in _subfolders(folder))
+
+
+def _has_sides(folder: Path) -> bool:
+    return any(sub.name.lower() in SPLIT_NAMES and _is_side(sub) for sub in _subfolders(folder))
+
+
+def _is_pairs(folder: Path) -> bool:
+    return _child(folder, "images") is not None and _child(folder, "masks") is not None
+
+
+# --- class folders --------------------------------------------------------------------------------
+
+
+def _read_classes(root: Path, sides: dict[Split | None, Path]) -> _Draft:
+    draft = _Draft((), [])
+    for side in sides.values():
+        if _child(side, "images") is not None:
+            raise DataError(
+                f"{side}: holds images/ and no masks/\nfound: {_describe_folder(side)}", LAYOUTS
+            )
+    names = sorted({_name(f) for side in sides.values() for f in _subfolders(side)})
+    if len(names) < 2:
+        raise DataError(
+            f"{root}: one class folder only ({names[0]}); two classes or more are needed\n"
+            f"found: {_describe_folder(root)}",
+            LAYOUTS,
+        )
+    draft.classes = tuple(names)
+    for split, side in sides.items():
+        for folder in _subfolders(side):
+            label = names.index(_name(folder))
+            images = list(_list_images(folder, draft.warnings))
+            draft.items += [Item(path, label, None, split or "train") for path in images]
+            if not images:
+                draft.warnings.append(Problem("empty folder", folder, "holds no images"))
+            for sub in _subfolders(folder):
+                message = f"its images count as {names[label]!r}, the class folder it lies in"
+                draft.warnings.append(Problem("nested folder", sub, message))
+        for path in _files(side):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                message = "lies beside the class folders and belongs to none; left out"
+                draft.warnings.append(Problem("stray file", path, message))
+    return draft
+
+
+def _unread(root: Path, sides: dict[Split | None, Path]) -> list[Problem]:
+    return [
+        Problem("folder not read", folder, f"lies beside {_join(sides.values())} and is left out")
+        for folder in _subfolders(root)
+        if folder not in sides.values() and any(_list_images(folder))
+    ]
+
+
+# --- image and mask pairs -------------------------------------------------------------------------
+
+
+def _read_pairs(root: Path, sides: dict[Split | None, Path]) -> _Draft:
+    draft = _Draft(_read_class_names(root, sides), [])
+    for split, side in sides.items():
+        images_folder, masks_folder = _child(side, "images"), _child(side, "masks")
+        if images_folder is None:
+            message = f"no images/ in it; found {_describe_folder(side)}"
+            draft.problems.append(Problem("no images", side, message))
+            continue
+        masks = _masks_by_stem(masks_folder, draft) if masks_folder else {}
+        taken: dict[Path, Path] = {}
+        for image in _list_images(images_folder, draft.warnings):
+            mask = masks.get(_stem(image, images_folder))
+            if mask is not None and mask in taken:
+                message = f"shares the mask {mask.name} with {taken[mask].name}"
+                draft.problems.append(Problem("ambiguous mask", image, message))
+                continue
+            if mask is not None:
+                taken[mask] = image
+            draft.items.append(Item(image, None, mask, split or "train"))
+        for mask in sorted(set(masks.values()) - set(taken)):
+            message = f"no image in {images_folder} has its name; left out"
+            draft.warnings.append(Problem("mask without image", mask, message))
+    return draft
+
+
+def _masks_by_stem(folder: Path, draft: _Draft) -> dict[str, Path]:
+    """Return {stem of the image it belongs to: mask}, for stem.* and stem_mask.* alike."""
+    masks: dict[str, Path] = {}
+    for path in _list_images(folder, draft.warnings):
+        stem = _stem(path, folder)
+        ending = max((e for e in MASK_ENDINGS if stem.lower().endswith(e)), key=len)
+        stem = stem[: len(stem) - len(ending)]
+        if stem in masks:
+            message = f"a second mask of {stem}; the first is {masks[stem].name}"
+            draft.problems.append(Problem("ambiguous mask", path, message))
+        else:
+            masks[stem] = path
+    return masks
+
+
+def _read_class_names(root: Path, sides: dict[Split | None, Path]) -> tuple[str, ...]:
+    places = [root, *(side for side in sides.values() if side != root)]
+    files = [f for f in (folder / "classes.txt" for folder in places) if f.is_file()]
+    if not files:
+        raise DataError(
+            f"{root}: masks, but no classes.txt that names their values",
+            f"write {root / 'classes.txt'}: one name a line, the first line for mask value 0",
+        )
+    names = _parse_class_names(files[0])
+    for other in files[1:]:
+        if _parse_class_names(other) != names:
+            raise DataError(f"{other}: names other classes than {files[0]}", "keep one of them")
+    return names
+
+
+def _parse_class_names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text", "save it as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise DataError(
+                f"{path} line {number}: empty, but line {number} names mask value {number - 1}",
+                "give every value a name; leave it out of training with --ignore NAME",
+            )
+        if line in lines[: number - 1]:
+            first = lines.index(line) + 1
+            raise DataError(
+                f"{path} line {number}: {line!r} is named on line {first} already",
+                "give every mask value its own name",
+            )
+    if not lines:
+        raise DataError(f"{path}: is empty", "write one class name a line, from mask value 0 on")
+    return tuple(unicodedata.normalize("NFC", line) for line in lines)
+
+
+# --- folders and files ----------------------------------------------------------------------------
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in NO_USER_FILES
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not _hidden(path))
+
+
+def _child(folder: Path, name: str) -> Path | None:
+    return next((sub for sub in _subfolders(folder) if sub.name.lower() == name), None)
+
+
+def _name(folder: Path) -> str:
+    # The same class typed on two systems: macOS stores accents decomposed, others composed.
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _list_images(
+    folder: Path, strays: list[Problem] | None = None, above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """Yield the images below a folder in a fixed order; other files are added to `strays`."""
+    here = folder.resolve()
+    if here in above:  # a link to one of its own parents
+        return
+    for path in _files(folder):
+        if path.suffix.lower() in IMAGE_SUFFIXES or _looks_like_image(path):
+            yield path
+        elif strays is not None:
+            strays.append(Problem("not an image", path, "left out"))
+    for sub in _subfolders(folder):
+        yield from _list_images(sub, strays, (*above, here))
+
+
+def _looks_like_image(path: Path) -> bool:
+    """Tell by the first bytes whether a file without an image's name is one."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    magics = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+    return head.startswith(magics) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def _join(paths: object) -> str:
+    return ", ".join(f"{path.name}/" for path in paths)  # type: ignore[attr-defined]
+
+
+def _describe_folder(folder: Path, most: int = 8) -> str:
+    folders, files = _subfolders(folder), _files(folder)
+    shown = [f"{path.name}/" for path in folders[:most]]
+    kinds = sorted({path.suffix.lower() or path.name for path in files})
+    more = f" and {len(folders) - most} more folders" if len(folders) > most else ""
+    tail = f"{len(files)} files ({', '.join(kinds[:most])})" if files else ""
+    return (", ".join([*shown, *([tail] if tail else [])]) or "nothing") + more
