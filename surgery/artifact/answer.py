@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -90,6 +90,7 @@ def answer_mask(logits: Floats, size: tuple[int, int], output: OutputSpec) -> Ma
     """
     _check(logits, output, dimensions=3)
     logits = np.ascontiguousarray(logits, np.float32)
+    winner: Mask
     if output.activation == "sigmoid":
         winner = (_resize(logits[0], size) > 0).view(np.uint8)
     else:
@@ -98,8 +99,7 @@ def answer_mask(logits: Floats, size: tuple[int, int], output: OutputSpec) -> Ma
     if np.array_equal(values, np.arange(len(values))) and len(values) <= 256:
         return winner
     table = values.astype(np.uint16 if values.max() > 255 else np.uint8)
-    mask: Mask = table[winner]
-    return mask
+    return cast(Mask, table[winner])
 
 
 def mask_pixels(mask: Mask, output: OutputSpec) -> dict[str, float]:
@@ -197,8 +197,7 @@ def _resize(plane: Floats, size: tuple[int, int]) -> Floats:
     """Resize one (h, w) plane bilinearly to size (width, height)."""
     if plane.shape == (size[1], size[0]):
         return plane
-    resized: Floats = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
-    return resized
+    return cast(Floats, cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR))
 
 
 def _argmax(logits: Floats, size: tuple[int, int]) -> Mask:

@@ -16,9 +16,11 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -79,6 +81,16 @@ def decode_image(data: bytes, where: str = "image", max_pixels: int = MAX_PIXELS
     # Decoders raise whatever they like on damaged bytes; all of it means the same here.
     except Exception as error:
         raise _damaged(where, error) from error
+
+
+def read_size(path: Path | str) -> tuple[int, int]:
+    """Return (width, height) of the image in a file as `read_image` will give it, from its header.
+
+    Raises:
+        ImageError: If the file cannot be read or is no image of a known format.
+    """
+    image = _open(_read_bytes(path), str(path), MAX_PIXELS)
+    return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
 
 
 def read_mask(path: Path | str) -> NDArray[Any]:
@@ -166,13 +178,13 @@ def _damaged(where: str, error: Exception) -> ImageError:
     )
 
 
-def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
+def _open(data: bytes, where: str, max_pixels: int) -> ImageFile.ImageFile:
     """Open by content and check the size; nothing is decoded yet."""
     if not data:
         raise ImageError(f"{where}: empty, 0 bytes", "send or point at an image file.")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         if data.startswith(_SIGNATURES):
             raise _damaged(where, ValueError("unreadable header")) from error
         raise ImageError(f"{where}: {_describe(data)}", _CONVERT) from error
@@ -248,7 +260,7 @@ def _grey_of_16_bits(image: Image.Image) -> Pixels:
     return grey.astype(np.uint8)
 
 
-def _grey_step(image: Image.Image) -> int:
+def _grey_step(image: ImageFile.ImageFile) -> int:
     """Return the factor by which Pillow stretches grey of 2 or 4 bits to 8."""
     rawmode = image.tile[0].args if image.tile else None
     if isinstance(rawmode, tuple):
@@ -278,10 +290,7 @@ def _to_values(image: Image.Image, where: str) -> NDArray[Any]:
 
 def _turn_upright(pixels: Pixels, image: Image.Image) -> Pixels:
     """Apply the EXIF orientation, (h, w, …) -> (h, w, …) or (w, h, …)."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata of a whole image says nothing about its pixels
-        orientation = 1
+    orientation = _orientation(image)
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -289,3 +298,10 @@ def _turn_upright(pixels: Pixels, image: Image.Image) -> Pixels:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged metadata of a whole image says nothing about its pixels
+        return 1

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from surgery.artifact.errors import StoreError
+from surgery.artifact.names import NAME
 
 SCHEMA = 1
 
@@ -21,7 +22,6 @@ Task = Literal["classify", "segment"]
 Activation = Literal["softmax", "sigmoid"]
 Precision = Literal["fp32", "int8", "fp16"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -209,7 +209,7 @@ class Manifest:
     def problems(self) -> list[str]:
         """Return what is wrong with a manifest that stands in the store, one line each."""
         found = [*self.input.problems(), *self.output.problems(self.task)]
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             found.append(f"name {self.name!r} is not a model name")
         if self.version < 1:
             found.append(f"version is {self.version}; versions begin at 1")

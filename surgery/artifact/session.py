@@ -1,0 +1,201 @@
+"""A network that answers: an ONNX graph opened on a device, and the one path through it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from surgery.artifact.answer import LabelAnswer, Mask, answer_labels, answer_mask
+from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
+from surgery.artifact.image import Pixels, prepare_image
+from surgery.artifact.manifest import Manifest
+
+Floats = NDArray[np.float32]
+
+_OUTPUTS = ["logits", "embedding"]
+_LEVEL_FATAL = 4
+
+
+@dataclass(frozen=True)
+class Session:
+    """An opened graph. `run` may be called from several threads at once."""
+
+    path: Path
+    device: str
+    """`cpu` or `cuda`: where it runs."""
+    graph: Any
+    """The onnxruntime session."""
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Run the network.
+
+        Args:
+            images: RGB, shape (n, h, w, 3), uint8.
+
+        Returns:
+            logits, shape (n, c) or (n, c, h, w), and embedding, shape (n, d), float32.
+
+        Raises:
+            SurgeryError: If the runtime cannot do it, as when memory runs out.
+        """
+        try:
+            logits, embedding = self.graph.run(_OUTPUTS, {"image": images})
+        # onnxruntime's errors have no common base but Exception.
+        except Exception as error:
+            shape, reason = images.shape, _first_line(error)
+            raise SurgeryError(
+                f"{self.path}: cannot run on {images.dtype} {shape} ({reason})"
+            ) from error
+        return logits, embedding
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers for one image: labels or a mask."""
+
+    labels: list[LabelAnswer] | None
+    mask: Mask | None
+    """Index mask in the image's own size, shape (h, w)."""
+    logits: Floats
+    """Shape (c,) or (c, h, w); h and w are those of the network's input."""
+    embedding: Floats
+    """Shape (d,)."""
+    milliseconds: dict[str, float]
+    """Time of each step: `prepare`, `network`, `answer`."""
+
+
+def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Session:
+    """Open an ONNX graph.
+
+    Args:
+        path: The file. Input `image` uint8 (n, h, w, 3) RGB; outputs `logits` and `embedding`.
+        device: `cpu`, `cuda`, or `auto`: CUDA where it can be opened, else the CPU.
+        threads: Threads of one run on the CPU; 0 for one per core.
+
+    Raises:
+        ConfigError: If `device` is unknown, or is `cuda` and CUDA cannot be opened.
+        StoreError: If the file is missing, no ONNX graph, or a graph of other inputs or outputs.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device is {device!r}", "choose auto, cpu or cuda.")
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(
+            f"{path}: no such file", "`surgery models list` shows what the store holds."
+        )
+    if device != "cpu":
+        graph, reason = _open_on_cuda(path, threads)
+        if graph is not None:
+            return _checked(Session(path, "cuda", graph))
+        if device == "cuda":
+            hint = "use --device cpu, or auto, which takes CUDA only where there is one."
+            raise ConfigError(f"device is 'cuda', but {reason}", hint)
+    return _checked(Session(path, "cpu", _open(path, threads, ["CPUExecutionProvider"])))
+
+
+def answer_image(session: Session, manifest: Manifest, image: Pixels) -> Answer:
+    """Return a model's answer for one decoded image: the one path from pixels to answer.
+
+    Args:
+        session: The opened graph of the version.
+        manifest: The version's manifest.
+        image: RGB, shape (h, w, 3), uint8, any size.
+
+    Raises:
+        StoreError: If graph and manifest do not belong together.
+        SurgeryError: If the network cannot run or answers no finite numbers.
+    """
+    start = time.perf_counter()
+    prepared = prepare_image(image, manifest.input)
+    ready = time.perf_counter()
+    logits, embedding = (
+        each[0] for each in session.run(prepared[None])
+    )  # (h, w, 3) -> (1, h, w, 3)
+    done = time.perf_counter()
+    labels, mask = None, None
+    if manifest.task == "classify":
+        labels = answer_labels(logits, manifest.output)
+    else:
+        mask = answer_mask(logits, (image.shape[1], image.shape[0]), manifest.output)
+    end = time.perf_counter()
+    spans = {"prepare": ready - start, "network": done - ready, "answer": end - done}
+    milliseconds = {step: round(span * 1e3, 3) for step, span in spans.items()}
+    return Answer(labels, mask, logits, embedding, milliseconds)
+
+
+def _open(path: Path, threads: int, providers: list[Any]) -> Any:
+    """Open the graph with the given providers, in silence."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _LEVEL_FATAL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        raise StoreError(
+            f"{path}: not a graph that can be run ({_first_line(error)})",
+            "check the version with `surgery models show NAME@VERSION`, or export it again.",
+        ) from error
+
+
+def _open_on_cuda(path: Path, threads: int) -> tuple[Any | None, str]:
+    """Return the graph on CUDA, or None and the reason why not.
+
+    onnxruntime prints errors and goes on with the CPU where CUDA is missing; so it is asked
+    only after the driver has named a device.
+    """
+    reason = _why_no_cuda()
+    if reason:
+        return None, reason
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return None, "this onnxruntime is built without CUDA; install onnxruntime-gpu"
+    onnxruntime.set_default_logger_severity(_LEVEL_FATAL)
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls()
+    # TF32 would round every product to 10 bits, and answers would differ between devices. A search
+    # for the fastest kernel would run again for each new image size.
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    graph = _open(path, threads, [("CUDAExecutionProvider", options), "CPUExecutionProvider"])
+    if graph.get_providers()[0] != "CUDAExecutionProvider":
+        return None, "onnxruntime cannot open it: its CUDA or cuDNN libraries are missing"
+    return graph, ""
+
+
+def _why_no_cuda() -> str:
+    """Ask the driver itself for a device; "" if there is one."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver is installed"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return "the NVIDIA driver does not start"
+    return "" if count.value else "the NVIDIA driver sees no device"
+
+
+def _checked(session: Session) -> Session:
+    """Return the session if inputs and outputs are those of a model of this store."""
+    inputs = [(each.name, each.type) for each in session.graph.get_inputs()]
+    outputs = [each.name for each in session.graph.get_outputs()]
+    if inputs != [("image", "tensor(uint8)")] or not set(_OUTPUTS) <= set(outputs):
+        raise StoreError(
+            f"{session.path}: takes {inputs} and answers {outputs}; "
+            "'image' of tensor(uint8), 'logits' and 'embedding' are wanted",
+            "export the model with surgery; graphs of other programs are not served.",
+        )
+    return session
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

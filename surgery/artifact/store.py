@@ -1,0 +1,382 @@
+"""The model store: whole versions under models/<name>/<version>, and the aliases that name them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from surgery.artifact import disk
+from surgery.artifact.disk import no_room
+from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError
+from surgery.artifact.manifest import Manifest
+from surgery.artifact.names import NAME, VERSION, Ref, check_name, check_version, parse_ref
+
+__all__ = ["Ref", "Staging", "Store", "StoredVersion", "check_name", "no_room", "parse_ref"]
+
+PRODUCTION = "production"
+PREVIOUS = "previous"
+
+_MANIFEST = "manifest.json"
+_ALIASES = "aliases.json"
+_STAGING = ".staging-"
+_REMOVED = re.compile(r"\.removed-([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A whole version of the store."""
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+    def graph(self, device: str = "cpu") -> Path:
+        """Return the ONNX file that is served on a kind of device (`cpu`, `cuda`)."""
+        return self.path / self.manifest.graph_file(device)
+
+    def sha256(self, device: str = "cpu") -> str:
+        """Return the digest of the ONNX file that is served on a kind of device."""
+        return self.manifest.files[self.manifest.graph_file(device)]
+
+
+class Store:
+    """A folder of models.
+
+    Reading takes no lock and writes nothing, so that a service may read a store it cannot
+    write to. Writers hold an flock on the model's folder while they choose a number or
+    change aliases; a version appears by one rename.
+
+    Args:
+        root: The folder; else `$SURGERY_MODELS`, else `./models`. It need not exist.
+    """
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root or os.environ.get("SURGERY_MODELS") or "models")
+
+    def list_names(self) -> list[str]:
+        """Return the names that have at least one whole version, sorted."""
+        names = [entry for entry in disk.list_entries(self.root) if NAME.fullmatch(entry)]
+        return sorted(name for name in names if self.list_versions(name))
+
+    def list_versions(self, name: str) -> list[int]:
+        """Return the numbers of the whole versions of a name, rising; [] for an unknown name.
+
+        Raises:
+            StoreError: If `name` cannot be a name.
+        """
+        return [number for number in self._numbers(name) if not self._load(name, number)[1]]
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Return alias → version.
+
+        Raises:
+            StoreError: If aliases.json is broken, or `name` cannot be a name.
+        """
+        path = self._folder(name) / _ALIASES
+        try:
+            values = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise _broken_aliases(path, name, f"cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise _broken_aliases(path, name, f"not JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise _broken_aliases(path, name, "not a JSON object")
+        for alias, version in values.items():
+            if not NAME.fullmatch(alias) or type(version) is not int or version < 1:
+                raise _broken_aliases(path, name, f"{alias!r}: {version!r} is not alias: version")
+        return values
+
+    def resolve(self, ref: str) -> StoredVersion:
+        """Return the version that `name`, `name@version` or `name@alias` stands for.
+
+        Raises:
+            StoreError: If the reference is misspelled, or the version is there but damaged.
+            ModelNotFoundError: If it is not there; says what is.
+        """
+        wanted = parse_ref(ref)
+        if not self._numbers(wanted.name):
+            raise self._unknown_name(wanted.name)
+        if isinstance(wanted.selector, int):
+            return self._stored(wanted.name, wanted.selector)
+        alias = wanted.selector or PRODUCTION
+        version = self.aliases(wanted.name).get(alias)
+        if version is None:
+            raise self._unknown_alias(wanted.name, alias)
+        return self._stored(wanted.name, version)
+
+    def next_version(self, name: str) -> int:
+        """Return the number that the next version gets; the number of a removed one stays taken."""
+        entries = disk.list_entries(self._folder(name))
+        removed = [int(found[1]) for found in map(_REMOVED.fullmatch, entries) if found]
+        return max([0, *removed, *self._numbers(name)]) + 1
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Staging]:
+        """Give a folder to write a new version into; left without `commit()`, it is removed.
+
+        Raises:
+            StoreError: If `name` cannot be a name or the store cannot be written to.
+            DiskFullError: If the disk is full, here or in the body of the `with`.
+        """
+        folder = self._folder(name)
+        path = folder / f"{_STAGING}{os.getpid()}-{secrets.token_hex(4)}"
+        with disk.locked(folder, create=True):
+            disk.remove_unlocked(folder, _STAGING)
+            try:
+                path.mkdir()
+                # Held until this process is done or dead; tells others not to clean up.
+                held = disk.lock(path)
+            except OSError as error:
+                raise disk.cannot_write(path, error) from error
+        try:
+            yield Staging(self, name, path)
+        except SurgeryError:
+            raise
+        except BaseException as error:
+            if no_room(error):
+                raise disk.disk_full(folder) from error
+            raise
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(held)
+
+    def promote(self, name: str, version: int) -> StoredVersion:
+        """Make a version production, after checking every file of it; the old one is `previous`.
+
+        Raises:
+            ModelNotFoundError: If there is no such version.
+            StoreError: If a file of it is damaged, or aliases.json is broken.
+        """
+        stored = self.verify(name, version)
+        with disk.locked(self._folder(name)):
+            aliases = self.aliases(name)
+            old = aliases.get(PRODUCTION, version)
+            if old != version:
+                aliases[PREVIOUS] = old
+            self._write_aliases(name, {**aliases, PRODUCTION: version})
+        return stored
+
+    def rollback(self, name: str) -> StoredVersion:
+        """Swap `production` and `previous`; return the version that is production now.
+
+        Raises:
+            ModelNotFoundError: If the name is unknown, or the previous version is gone.
+            StoreError: If no version was production before, or its files are damaged.
+        """
+        if not self._numbers(name):
+            raise self._unknown_name(name)
+        with disk.locked(self._folder(name)):
+            aliases = self.aliases(name)
+            if PRODUCTION not in aliases or PREVIOUS not in aliases:
+                raise StoreError(
+                    f"{name}: no version was production before the present one",
+                    f"choose one with `surgery models promote {name} VERSION`.",
+                )
+            stored = self.verify(name, aliases[PREVIOUS])
+            swapped = {PRODUCTION: aliases[PREVIOUS], PREVIOUS: aliases[PRODUCTION]}
+            self._write_aliases(name, {**aliases, **swapped})
+        return stored
+
+    def remove(self, name: str, version: int) -> None:
+        """Delete a version, whole or damaged. Its number is not given again.
+
+        Raises:
+            ModelNotFoundError: If there is no such version.
+            StoreError: If production or another alias but `previous` points at it.
+        """
+        folder, version = self._folder(name), check_version(version)
+        if version not in self._numbers(name):
+            raise self._unknown_version(name, version)
+        with disk.locked(folder):
+            aliases = self.aliases(name)
+            for alias, number in aliases.items():
+                if number == version and alias != PREVIOUS:
+                    raise StoreError(
+                        f"{name}@{version} is '{alias}' and is not removed",
+                        f"promote another version first: `surgery models promote {name} VERSION`.",
+                    )
+            try:
+                # Gone from every list before its first file is; the empty folder keeps the
+                # number taken. Nothing is written first: the disk may be full.
+                grave = (folder / str(version)).rename(folder / f".removed-{version}")
+                for entry in list(grave.iterdir()):
+                    shutil.rmtree(entry) if _is_folder(entry) else entry.unlink()
+            except OSError as error:
+                raise disk.cannot_write(folder, error) from error
+            if aliases.pop(PREVIOUS, None) == version:
+                self._write_aliases(name, aliases)
+
+    def verify(self, name: str, version: int) -> StoredVersion:
+        """Read every file of a version and compare its sha256 with the manifest.
+
+        Raises:
+            ModelNotFoundError: If there is no such version.
+            StoreError: If files are missing or altered; names them all.
+        """
+        stored = self._stored(name, check_version(version))
+        altered = []
+        for file, digest in stored.manifest.files.items():
+            path = stored.path / file
+            try:
+                if disk.sha256(path) != digest:
+                    altered.append(f"{path}: altered, its sha256 is not the manifest's")
+            except OSError as error:
+                altered.append(f"{path}: cannot be read ({error.strerror})")
+        if altered:
+            raise StoreError("\n".join(altered), _restore(name, version))
+        return stored
+
+    def _folder(self, name: str) -> Path:
+        """Return the folder of a name, which cannot lead out of the root."""
+        folder = self.root / check_name(name)
+        if folder.is_symlink():
+            raise StoreError(
+                f"{folder} is a symbolic link; links are not followed out of the store",
+                "move the folder into the store, or set $SURGERY_MODELS to the other store.",
+            )
+        return folder
+
+    def _numbers(self, name: str) -> list[int]:
+        """Return the numbers of all versions, whole or not, rising."""
+        folder = self._folder(name)
+        found = [entry for entry in disk.list_entries(folder) if VERSION.fullmatch(entry)]
+        return sorted(int(entry) for entry in found if (folder / entry).is_dir())
+
+    def _load(self, name: str, version: int) -> tuple[Manifest | None, str]:
+        """Return the manifest of a numbered folder, or why it is no whole version."""
+        path = self._folder(name) / str(version)
+        try:
+            manifest = Manifest.load(path / _MANIFEST)
+        except StoreError as error:
+            return None, error.message
+        if (manifest.name, manifest.version) != (name, version):
+            return None, f"{path / _MANIFEST}: written for {manifest.name}@{manifest.version}"
+        real = path.resolve()
+        files = [(path / file).resolve() for file in manifest.files]
+        bad = [str(file) for file in files if not (file.is_relative_to(real) and file.is_file())]
+        return manifest, f"missing: {', '.join(bad)}" if bad else ""
+
+    def _stored(self, name: str, version: int) -> StoredVersion:
+        if version not in self._numbers(name):
+            raise self._unknown_version(name, version)
+        manifest, reason = self._load(name, version)
+        if manifest is None or reason:
+            raise StoreError(f"{name}@{version} is not whole: {reason}", _restore(name, version))
+        return StoredVersion(name, version, self._folder(name) / str(version), manifest)
+
+    def _write_aliases(self, name: str, aliases: dict[str, int]) -> None:
+        """Replace aliases.json; the caller holds the lock."""
+        path = self._folder(name) / _ALIASES
+        try:
+            disk.write_whole(path, json.dumps(aliases, indent=2, sort_keys=True) + "\n")
+        except OSError as error:
+            raise disk.cannot_write(path, error) from error
+
+    def _unknown_name(self, name: str) -> ModelNotFoundError:
+        names = self.list_names()
+        if not names:
+            hint = "make one with `surgery finetune DATA --name NAME`, or set $SURGERY_MODELS."
+            return ModelNotFoundError(f"no model '{name}': the store {self.root} is empty", hint)
+        near = difflib.get_close_matches(name, names, 1)
+        nearest = f" (nearest: '{near[0]}')" if near else ""
+        return ModelNotFoundError(
+            f"no model '{name}' in the store {self.root}{nearest}; it holds {', '.join(names)}",
+            "`surgery models list` shows every version.",
+        )
+
+    def _unknown_version(self, name: str, version: int) -> ModelNotFoundError:
+        versions = self.list_versions(name)
+        if not versions:
+            return self._unknown_name(name)
+        held = ", ".join(map(str, versions))
+        return ModelNotFoundError(
+            f"no version {version} of model '{name}'; there are {held}",
+            f"use {name}@{versions[-1]}, or see `surgery models show {name}`.",
+        )
+
+    def _unknown_alias(self, name: str, alias: str) -> ModelNotFoundError:
+        aliases = self.aliases(name)
+        held = ", ".join(f"{key} = {aliases[key]}" for key in sorted(aliases)) or "none"
+        versions = ", ".join(map(str, self.list_versions(name))) or "none"
+        return ModelNotFoundError(
+            f"model '{name}' has no alias '{alias}'; aliases: {held}; versions: {versions}",
+            f"name a version, or set one with `surgery models promote {name} VERSION`.",
+        )
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A version that is being written."""
+
+    store: Store
+    name: str
+    path: Path
+    """Folder to write the files into."""
+
+    def commit(self, manifest: Manifest) -> StoredVersion:
+        """Seal the folder with its manifest and make it the next version.
+
+        The first version of a name becomes production by itself.
+
+        Args:
+            manifest: Everything but `version` and `files`, which are filled in here.
+
+        Raises:
+            StoreError: If the manifest does not describe the folder, or it cannot be written.
+            DiskFullError: If the disk is full.
+        """
+        folder, where = self.path.parent, f"new version of {self.name}"
+        if manifest.name != self.name:
+            raise StoreError(f"{where}: the manifest's name is '{manifest.name}'")
+        try:
+            (self.path / _MANIFEST).unlink(missing_ok=True)
+            found = disk.list_files(self.path)
+            files = {file: disk.sha256(self.path / file, sync=True) for file in found}
+            with disk.locked(folder):
+                version = self.store.next_version(self.name)
+                sealed = replace(manifest, version=version, files=files)
+                sealed = Manifest.from_dict(sealed.to_dict(), where)
+                sealed.save(self.path / _MANIFEST)
+                disk.sha256(self.path / _MANIFEST, sync=True)
+                for inner, _, _ in os.walk(self.path):
+                    disk.sync_folder(Path(inner))
+                # Written before the rename: whatever fails up to there leaves nothing listed.
+                if not self.store.list_versions(self.name):
+                    self.store._write_aliases(self.name, {PRODUCTION: version})
+                self.path.rename(folder / str(version))
+                disk.sync_folder(folder)
+        except OSError as error:
+            raise disk.cannot_write(folder, error) from error
+        return StoredVersion(self.name, version, folder / str(version), sealed)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _restore(name: str, version: int) -> str:
+    return f"restore it from a copy, or remove it with `surgery models remove {name} {version}`."
+
+
+def _broken_aliases(path: Path, name: str, reason: str) -> StoreError:
+    return StoreError(
+        f"{path}: {reason}",
+        f'write it again as {{"production": VERSION}}, or delete it and run '
+        f"`surgery models promote {name} VERSION`.",
+    )
