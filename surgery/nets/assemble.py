@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from surgery.artifact.errors import ConfigError
 from surgery.nets.backbone import Backbone, build_backbone
-from surgery.nets.heads import CLASSIFY_HEADS, SEGMENT_HEADS, build_head
-from surgery.nets.stages import StageInfo, count_layers, count_parameters
+from surgery.nets.heads import CLASSIFY_HEADS, SEGMENT_HEADS, build_head, default_stages
+from surgery.nets.stages import count_layers, count_parameters
 
 if TYPE_CHECKING:
     from surgery.nets.weights import LoadedWeights
-
-DEFAULT_PYRAMID_STAGES = 3
 
 
 class Model(nn.Module):
@@ -40,7 +38,8 @@ class Model(nn.Module):
         self.head = head
         self.head_stages = head_stages
         self.task = task
-        self.stride = backbone.info[head_stages[-1]].stride if task == "segment" else 1
+        deepest = backbone.info[head_stages[-1]].stride
+        self.stride = deepest * head.multiple if task == "segment" else 1
         mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
@@ -54,8 +53,9 @@ class Model(nn.Module):
         x = images.permute(0, 3, 1, 2)  # (n, h, w, 3) -> (n, 3, h, w), channels last as it lies
         x = x.to(torch.float32) * self.scale + self.shift
         if self.stride > 1:
-            down, right = (-x.shape[2] % self.stride), (-x.shape[3] % self.stride)
-            x = F.pad(x, (0, right, 0, down))  # (n, 3, h, w) -> (n, 3, H, W)
+            h, w = x.shape[2], x.shape[3]
+            H, W = self.padded_size((h, w))
+            x = F.pad(x, (0, W - w, 0, H - h))  # (n, 3, h, w) -> (n, 3, H, W)
         return x.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,9 +81,14 @@ class Model(nn.Module):
             (n, classes), or (n, channels, h, w).
         """
         h, w = size
-        padded = (h + -h % self.stride, w + -w % self.stride)
-        logits: Tensor = self.head(features, padded)
+        logits: Tensor = self.head(features, self.padded_size(size))
         return logits[:, :, :h, :w] if self.task == "segment" else logits
+
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Round (h, w) up to multiples of the stride."""
+        # Written as a product, so that torch.export sees that every stage's stride divides it.
+        down, right = ((side + self.stride - 1) // self.stride for side in size)
+        return down * self.stride, right * self.stride
 
 
 def embed(features: list[Tensor]) -> Tensor:
@@ -154,7 +159,7 @@ def choose_stages(
     if names is None:
         if task == "classify":
             return allowed[-1:]
-        return allowed[-DEFAULT_PYRAMID_STAGES:] if head in ("deconv", "fpn") else allowed
+        names = tuple(default_stages(head, [net.info[k] for k in allowed]))
     index = {net.info[k].name: k for k in allowed}
     wrong = [name for name in names if name not in index]
     if wrong or not names:

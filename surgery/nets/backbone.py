@@ -134,6 +134,7 @@ def build_backbone(name: str, state: dict[str, Tensor] | None) -> Backbone:
     stages = _cut(name, full)
     if state is not None:
         _fill(name, stages, full, state)
+        _drop_empty(full)
     full.eval()
     info = _probe(name, stages, full)
     return Backbone(name, stages, info).eval()
@@ -205,6 +206,14 @@ def _fill(name: str, stages: list[Stage], full: nn.Module, state: dict[str, Tens
         own = stage.state_dict()
         copies = {k: _copy(state[k], own[k]) if k in state else own[k] for k in own}
         stage.load_state_dict(copies, assign=True)
+
+
+def _drop_empty(full: nn.Module) -> None:
+    """Give zeros to what is not part of the backbone, so that the whole network can be run."""
+    for module in full.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                module._parameters[key] = nn.Parameter(torch.zeros(parameter.shape))
 
 
 def _copy(value: Tensor, like: Tensor) -> Tensor:

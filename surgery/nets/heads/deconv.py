@@ -1,4 +1,4 @@
-"""Segmentation by transposed convolutions: one per halving of the backbone, with lateral connections."""
+"""Segmentation by transposed convolutions, one per halving of the backbone, with laterals."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ class Deconv(nn.Module):
         Long et al. 2015, arXiv:1411.4038 (lateral connections, bilinear start).
     """
 
+    multiple = 1
+
     def __init__(self, stages: Sequence[StageInfo], outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         strides = [stage.stride for stage in stages]
         if any(s & (s - 1) for s in strides) or strides != sorted(set(strides)):
             raise ConfigError(
-                f"the deconv head needs stages with rising strides that are powers of two, not {strides}",
-                "choose other --stages, or --head fpn",
+                f"the deconv head needs rising strides that are powers of two, not {strides}",
+                "choose other --stages",
             )
         self.strides = strides
         self.laterals = nn.ModuleList(nn.Conv2d(s.channels, WIDTH, 1) for s in stages)

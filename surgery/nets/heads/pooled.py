@@ -17,7 +17,7 @@ class Pooled(nn.Module):
     """Pool over positions, join the stages' vectors, drop out, map to the classes.
 
     Args:
-        pool: `avg`, `max`, `avgmax` (both, joined) or `gem` (generalised mean, its power is learnt).
+        pool: `avg`, `max`, `avgmax` (both, joined) or `gem` (generalised mean, power learnt).
         stages: The stages used.
         outputs: Number of classes.
         dropout: Share of pooled values dropped in training.
@@ -25,6 +25,8 @@ class Pooled(nn.Module):
     References:
         Radenović et al. 2018, arXiv:1711.02512, eq. 3 (gem).
     """
+
+    multiple = 1
 
     def __init__(
         self, pool: str, stages: Sequence[StageInfo], outputs: int, dropout: float = 0.0
