@@ -11,7 +11,7 @@ import numpy as np
 
 from surgery.artifact.errors import ConfigError
 
-I = TypeVar("I")  # noqa: E741 - an item
+Source = TypeVar("Source")
 T = TypeVar("T")
 
 
@@ -56,9 +56,9 @@ def batches(
 
 
 def iterate(
-    items: Sequence[I],
+    items: Sequence[Source],
     order: Sequence[Sequence[int]],
-    fetch: Callable[[I], T],
+    fetch: Callable[[Source], T],
     workers: int = 2,
     ahead: int = 3,
 ) -> Iterator[list[T]]:
@@ -91,7 +91,7 @@ def iterate(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fetch(fetch: Callable[[I], T], item: I) -> T:
+def _fetch(fetch: Callable[[Source], T], item: Source) -> T:
     try:
         return fetch(item)
     except Exception as error:

@@ -25,8 +25,29 @@ SPLIT_NAMES: dict[str, Split] = {
 # Everything that calls itself an image becomes an item, formats that cannot be read included: an
 # item that cannot be decoded is reported, a file that is left out in silence is not.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .heic .heif .avif .jp2 .jxl .ppm .pgm"
-    " .tga .ico .psd .svg".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+        ".jxl",
+        ".ppm",
+        ".pgm",
+        ".tga",
+        ".ico",
+        ".psd",
+        ".svg",
+    ]
 )
 MASK_ENDINGS = ("", "_mask", "-mask", ".mask")
 NO_USER_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})

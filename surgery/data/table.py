@@ -25,6 +25,9 @@ class Problem:
     message: str
     """What was found and what is allowed."""
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -92,7 +95,7 @@ def hash_file(path: Path) -> str:
     return _hash_state(path, stat.st_size, stat.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hash_state(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

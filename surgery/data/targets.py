@@ -54,7 +54,7 @@ class TargetSpec:
         if (target < 0).any():
             unnamed = sorted({int(v) for v in np.unique(values[target < 0])})
             raise DataError(
-                f"{where}: values {_shorten(unnamed)} have no class; 0–{named - 1} have",
+                f"{where}: values {shorten(unnamed)} have no class; 0–{named - 1} have",
                 "name them in classes.txt, or leave them out with "
                 + " ".join(f"--ignore {value}" for value in unnamed[:3]),
             )
@@ -211,6 +211,6 @@ def _lookup(indices: tuple[int | None, ...], ignored: tuple[int, ...]) -> NDArra
     return lookup
 
 
-def _shorten(values: Sequence[int], most: int = 8) -> str:
+def shorten(values: Sequence[int], most: int = 8) -> str:
     shown = ", ".join(str(value) for value in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
