@@ -1,0 +1,322 @@
+"""What is served: which version a request means, and how another takes its place."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError, UserError
+from surgery.artifact.manifest import Manifest
+from surgery.artifact.store import PRODUCTION, Ref, Store, StoredVersion, check_name, parse_ref
+
+from .reply import Refusal
+from .served import Served, load_version
+from .settings import Settings
+
+log = logging.getLogger("bentoml.surgery")
+
+MAKE_ONE = (
+    "Make one with `surgery finetune DATA --name NAME`, or point SURGERY_MODELS at a store that"
+    " holds some; it is served as soon as it is there."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What requests are answered from. Never altered: a swap puts another in its place."""
+
+    names: tuple[str, ...] = ()
+    """Names that have a whole version."""
+    aliases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """For every name, damaged ones too, the versions that its aliases stand for."""
+    production: Mapping[str, Served] = field(default_factory=dict)
+    """The version that each name alone means; the last good one if its successor is broken."""
+
+
+class Runtime:
+    """Loads versions of the store and finds the one that a request means.
+
+    Readers take `table` once, without a lock; `refresh` alone replaces it. `start` never raises:
+    no damaged folder can keep the service from starting.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.models)
+        self.table = Table()
+        self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
+        self._failed: dict[tuple[str, int], tuple[object, str]] = {}
+        self._said: dict[str, str] = {}
+        self._loading = threading.Lock()
+        self._stopping = threading.Event()
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.table.production)
+
+    def start(self) -> None:
+        """Load every production version, then look for promotions in the background."""
+        self._refresh_or_log()
+        if self.settings.poll_s > 0:
+            threading.Thread(target=self._poll, name="store-poll", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _poll(self) -> None:
+        seen: object = None
+        while not self._stopping.wait(self.settings.poll_s):
+            # Reading every manifest each second would cost more than answering.
+            found = self._signature()
+            if found != seen:
+                seen = found
+                self._refresh_or_log()
+
+    def _refresh_or_log(self) -> None:
+        try:
+            self.refresh()
+        except Exception:
+            log.exception("the store %s cannot be read; what is loaded stays", self.store.root)
+
+    def _signature(self) -> object:
+        """Return what changes with every promotion, new version or repair of a broken one."""
+        failed = list(self._failed)
+        return (
+            [(name, _stamp(self.store.root / name, inside=False)) for name in self._folders()],
+            [_stamp(self.store.root / name / str(version)) for name, version in failed],
+        )
+
+    def _folders(self) -> list[str]:
+        """Return the names of all folders of the store that could hold a model."""
+        try:
+            folders = [path.name for path in self.store.root.iterdir() if path.is_dir()]
+        except OSError:
+            return []
+        return sorted(name for name in folders if _is_name(name))
+
+    def refresh(self) -> None:
+        """Read the aliases again, load what they newly mean, and put the new table in place."""
+        old = self.table
+        found = {name: self._aliases_of(name) for name in self._folders()}
+        whole = tuple(name for name in found if self._has_versions(name))
+        aliases = {name: found[name] for name in found if found[name] or name in whole}
+        loaded = {name: self._production_of(name, aliases[name]) for name in aliases}
+        production = {name: served for name, served in loaded.items() if served is not None}
+        self.table = Table(whole, aliases, production)
+        self._note_changes(old.production, production)
+
+    def _aliases_of(self, name: str) -> Mapping[str, int]:
+        try:
+            return dict(self.store.aliases(name))
+        except (SurgeryError, OSError) as error:
+            self._say(name, f"the aliases of {name} cannot be read: {_reason(error)}")
+            return self.table.aliases.get(name, {})
+
+    def _has_versions(self, name: str) -> bool:
+        try:
+            return bool(self.store.list_versions(name))
+        except (SurgeryError, OSError) as error:
+            self._say(name, f"{name} cannot be read: {_reason(error)}")
+            return False
+
+    def _production_of(self, name: str, aliases: Mapping[str, int]) -> Served | None:
+        version, last_good = aliases.get(PRODUCTION), self.table.production.get(name)
+        if version is None:
+            self._say(name, f"{name} has no production version: surgery models promote {name} N")
+            return None
+        if last_good is not None and last_good.manifest.version == version:
+            return last_good
+        try:
+            served = self._load(f"{name}@{version}")
+        except (SurgeryError, OSError) as error:
+            stays = f"; version {last_good.manifest.version} stays" if last_good else ""
+            self._say(name, f"{name}@{version} is not served{stays}: {_reason(error)}")
+            return last_good
+        self._said.pop(name, None)
+        return served
+
+    def _note_changes(self, old: Mapping[str, Served], new: Mapping[str, Served]) -> None:
+        for name in sorted({*old, *new}):
+            before, now = old.get(name), new.get(name)
+            if now is not None and now is not before:
+                log.info("serving %s@%s on %s", *now.key, now.session.device)
+            if before is not None and before is not now:
+                self._keep(before)  # a rollback finds it still loaded
+        if new:
+            self._said.pop("", None)
+        else:
+            refusal = self.nothing_to_serve()
+            self._say("", f"not ready, {refusal.message} ({self.store.root}). {refusal.hint}")
+
+    def _say(self, subject: str, message: str) -> None:
+        """Log what is wrong with a subject once, not at every poll."""
+        if self._said.get(subject) != message:
+            self._said[subject] = message
+            log.warning("%s", message)
+
+    def find(self, text: str | None) -> Served:
+        """Return the version that a request means, loading it if need be. May block.
+
+        Raises:
+            Refusal: 400 if no name can be read from `text`, or none is given and several exist;
+                404 if the store has no such model; 503 if it has, but it cannot be loaded.
+        """
+        table = self.table
+        text = self._only_name(table) if text is None else text
+        try:
+            ref = parse_ref(text)
+        except UserError as error:
+            raise Refusal(400, "bad_model_name", error.message, error.hint) from error
+        if ref.selector in (None, PRODUCTION) and ref.name in table.production:
+            return table.production[ref.name]
+        try:
+            served = self._load(text)
+        except ModelNotFoundError as error:
+            raise self._not_found(ref, table) from error
+        except (SurgeryError, OSError) as error:
+            self._say(text, f"{text} cannot be loaded: {_reason(error)}")
+            message = f"{text} cannot be loaded: {self._without_root(_reason(error))}"
+            raise Refusal(503, "model_unavailable", message, getattr(error, "hint", "")) from error
+        self._keep(served)
+        return served
+
+    def _only_name(self, table: Table) -> str:
+        if not table.names:
+            raise self.nothing_to_serve()
+        if len(table.names) > 1:
+            message = f"there are {len(table.names)} models, so 'model' cannot be left out"
+            hint = f"Send model=NAME with one of: {', '.join(table.names)}."
+            raise Refusal(400, "model_required", message, hint)
+        return table.names[0]
+
+    def _not_found(self, ref: Ref, table: Table) -> Refusal:
+        if not table.names:
+            return self.nothing_to_serve()
+        message = f"there is no model '{ref.name}', only {', '.join(table.names)}"
+        if ref.name in table.names:
+            kind = "version" if isinstance(ref.selector, int) else "alias"
+            message = f"model '{ref.name}' has no {kind} '{ref.selector or PRODUCTION}'"
+        return Refusal(404, ModelNotFoundError.code, message, "GET /models lists what there is.")
+
+    def nothing_to_serve(self) -> Refusal:
+        """Return why no model is ready, and what to do."""
+        names = sorted(self.table.aliases)
+        if not names:
+            return Refusal(503, "no_model", "there is no model in the store", MAKE_ONE)
+        message = f"none of the models in the store can be served ({', '.join(names)})"
+        return Refusal(503, "no_model", message, "GET /models says why of each.")
+
+    def _load(self, text: str) -> Served:
+        """Return a version, as it is loaded or from the disk.
+
+        Raises:
+            ModelNotFoundError: If the store does not hold it.
+            SurgeryError: If it cannot be loaded.
+        """
+        stored = self.store.resolve(text)
+        known = self._loaded(stored)
+        if known is not None:
+            return known
+        with self._loading:
+            return self._loaded(stored) or self._open(stored)
+
+    def _loaded(self, stored: StoredVersion) -> Served | None:
+        key = (stored.name, stored.version)
+        for served in (self.table.production.get(stored.name), self._extra.get(key)):
+            # A folder can be replaced by another of the same number behind the store's back.
+            if served is not None and served.manifest == stored.manifest:
+                return served
+        return None
+
+    def _open(self, stored: StoredVersion) -> Served:
+        """Load a version; one that failed is tried again only when its files have changed."""
+        key, stamp = (stored.name, stored.version), _stamp(stored.path)
+        if key in self._failed and self._failed[key][0] == stamp:
+            raise StoreError(self._failed[key][1])
+        try:
+            served = load_version(stored, self.settings.device, self.settings.threads)
+        except Exception as error:  # whatever one model raises, it must not take others along
+            self._failed[key] = (stamp, _reason(error))
+            raise StoreError(_reason(error), getattr(error, "hint", "")) from error
+        self._failed.pop(key, None)
+        return served
+
+    def _keep(self, served: Served) -> None:
+        """Keep a version loaded that is not, or no longer, in production; the oldest go."""
+        if self.table.production.get(served.manifest.name) is served:
+            return
+        with self._loading:
+            self._extra[served.key] = served
+            self._extra.move_to_end(served.key)
+            while len(self._extra) > self.settings.max_extra_models:
+                self._extra.popitem(last=False)
+
+    def list_models(self) -> list[dict[str, Any]]:
+        """Return one row for each version of the store, and for each alias without one. Blocks."""
+        table, rows = self.table, []
+        for name, aliases in sorted(table.aliases.items()):
+            versions = {*self.store.list_versions(name), *aliases.values()}
+            rows += [self._row(name, version, table) for version in sorted(versions)]
+        return rows
+
+    def _row(self, name: str, version: int, table: Table) -> dict[str, Any]:
+        aliases = sorted(a for a, number in table.aliases[name].items() if number == version)
+        row: dict[str, Any] = {"name": name, "version": version, "aliases": aliases}
+        try:
+            stored = self.store.resolve(f"{name}@{version}")
+        except SurgeryError as error:
+            return {**row, "state": "failed", "reason": self._without_root(error.message)}
+        row |= _facts(stored)
+        served = self._loaded(stored)
+        if served is not None:
+            state = "serving" if table.production.get(name) is served else "loaded"
+            return {**row, "sha256": served.sha256, "state": state, "device": served.session.device}
+        if (name, version) in self._failed:
+            reason = self._without_root(self._failed[name, version][1])
+            return {**row, "state": "failed", "reason": reason}
+        return {**row, "state": "stored"}
+
+    def _without_root(self, message: str) -> str:
+        """Return a message without the server's own path, which is nobody's business outside."""
+        return message.replace(f"{self.store.root}/", "")
+
+
+def _facts(stored: StoredVersion) -> dict[str, Any]:
+    manifest: Manifest = stored.manifest
+    given = manifest.input
+    size = {} if given.size_rule == "native" else {"width": given.width, "height": given.height}
+    return {
+        "task": manifest.task,
+        "classes": list(manifest.output.classes),
+        "input": {"size_rule": given.size_rule, **size, "colour": given.colour},
+        "precision": manifest.precision,
+        "sha256": stored.sha256(),
+        "created": manifest.created,
+    }
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return check_name(text) == text
+    except StoreError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    text = error.message if isinstance(error, SurgeryError) else str(error)
+    return text or type(error).__name__
+
+
+def _stamp(folder: Path, inside: bool = True) -> object:
+    """Return what changes when a file of a folder does; None if it cannot be read."""
+    try:
+        paths = [folder, *(sorted(folder.rglob("*")) if inside else [])]
+        states = [(str(path), path.stat()) for path in paths]
+    except OSError:
+        return None
+    return [(path, state.st_size, state.st_mtime_ns) for path, state in states]
