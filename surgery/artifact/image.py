@@ -128,7 +128,8 @@ def input_size(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
     scale = math.sqrt(spec.max_pixels / (width * height))
     # A strip thinner than one pixel is held at one, and its length gives way instead.
     narrow, short = max(1, int(width * scale)), max(1, int(height * scale))
-    return min(narrow, spec.max_pixels // short), min(short, spec.max_pixels // narrow)
+    narrow = max(1, min(narrow, spec.max_pixels // short))
+    return narrow, min(short, spec.max_pixels // narrow)
 
 
 def prepare_image(image: Pixels, spec: InputSpec) -> Pixels:
