@@ -45,11 +45,11 @@ def cannot_write(path: Path, error: OSError) -> StoreError | DiskFullError:
     )
 
 
-def list_entries(folder: Path) -> list[str]:
-    """Return the names inside a folder but its symbolic links; [] if it cannot be listed."""
+def list_entries(folder: Path, links: bool = False) -> list[str]:
+    """Return the names inside a folder, symbolic links only if asked; [] if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.is_symlink()]
+            return [entry.name for entry in entries if links or not entry.is_symlink()]
     except OSError:
         return []
 

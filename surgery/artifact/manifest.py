@@ -124,9 +124,7 @@ class Manifest:
     precision: Precision = "fp32"
     graph: str = "model.onnx"
     """File of the ONNX graph that is served where `serve` says nothing else."""
-    serve: dict[str, str] = field(
-        default_factory=lambda: {"cpu": "model.onnx", "cuda": "model.onnx"}
-    )
+    serve: dict[str, str] = field(default_factory=lambda: {"cpu": "model.onnx", "cuda": "model.onnx"})
     """Graph file per kind of device."""
     backbone: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)

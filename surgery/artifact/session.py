@@ -51,9 +51,7 @@ class Session:
         # onnxruntime's errors have no common base but Exception.
         except Exception as error:
             shape, reason = images.shape, _first_line(error)
-            raise SurgeryError(
-                f"{self.path}: cannot run on {images.dtype} {shape} ({reason})"
-            ) from error
+            raise SurgeryError(f"{self.path}: cannot run on {images.dtype} {shape} ({reason})") from error
         return logits, embedding
 
 
@@ -88,9 +86,7 @@ def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Se
         raise ConfigError(f"device is {device!r}", "choose auto, cpu or cuda.")
     path = Path(path)
     if not path.is_file():
-        raise StoreError(
-            f"{path}: no such file", "`surgery models list` shows what the store holds."
-        )
+        raise StoreError(f"{path}: no such file", "`surgery models list` shows what the store holds.")
     if device != "cpu":
         graph, reason = _open_on_cuda(path, threads)
         if graph is not None:
@@ -116,9 +112,7 @@ def answer_image(session: Session, manifest: Manifest, image: Pixels) -> Answer:
     start = time.perf_counter()
     prepared = prepare_image(image, manifest.input)
     ready = time.perf_counter()
-    logits, embedding = (
-        each[0] for each in session.run(prepared[None])
-    )  # (h, w, 3) -> (1, h, w, 3)
+    logits, embedding = (each[0] for each in session.run(prepared[None]))  # (h, w, 3) -> (1, h, w, 3)
     done = time.perf_counter()
     labels, mask = None, None
     if manifest.task == "classify":

@@ -122,9 +122,12 @@ class Store:
 
     def next_version(self, name: str) -> int:
         """Return the number that the next version gets; the number of a removed one stays taken."""
-        entries = disk.list_entries(self._folder(name))
-        removed = [int(found[1]) for found in map(_REMOVED.fullmatch, entries) if found]
-        return max([0, *removed, *self._numbers(name)]) + 1
+        taken = [0]
+        for entry in disk.list_entries(self._folder(name), links=True):
+            removed = _REMOVED.fullmatch(entry)
+            if removed or VERSION.fullmatch(entry):
+                taken.append(int(removed[1] if removed else entry))
+        return max(taken) + 1
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Staging]:

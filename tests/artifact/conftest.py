@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from surgery.artifact.manifest import InputSpec, Manifest, OutputSpec
 from surgery.artifact.store import Store, StoredVersion
@@ -15,6 +13,9 @@ from surgery.artifact.store import Store, StoredVersion
 
 def write_graph(path: Path, task: str = "segment", outputs: tuple[str, ...] = ()) -> None:
     """Write a graph whose three logits are the red, green and blue of the image itself."""
+    import onnx  # a second in every subprocess that only wants a manifest
+    from onnx import TensorProto, helper
+
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),

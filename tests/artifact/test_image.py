@@ -123,10 +123,7 @@ def test_unknown_white_is_refused() -> None:
 def test_grey_is_repeated() -> None:
     pixels = decode_image(encode(GREY))
     np.testing.assert_array_equal(pixels, np.stack([GREY] * 3, axis=2))
-    assert (
-        decode_image(encode(Image.fromarray(GREY > 99)))[0, 0].tolist()
-        == [255 * (RGB[0, 0, 0] > 99)] * 3
-    )
+    assert decode_image(encode(Image.fromarray(GREY > 99)))[0, 0].tolist() == [255 * (RGB[0, 0, 0] > 99)] * 3
 
 
 def test_palette_with_transparency_lies_over_white() -> None:
@@ -277,9 +274,9 @@ class TestMasks:
     @pytest.mark.parametrize("bits", [1, 2, 4, 8])
     def test_grey_of_few_bits_keeps_its_values(self, tmp_path: Path, bits: int) -> None:
         values = list(range(min(2**bits, 16)))
-        row = b"\0" + int(
-            "".join(f"{value:0{bits}b}" for value in values).ljust(8, "0"), 2
-        ).to_bytes(max(1, len(values) * bits // 8), "big")
+        row = b"\0" + int("".join(f"{value:0{bits}b}" for value in values).ljust(8, "0"), 2).to_bytes(
+            max(1, len(values) * bits // 8), "big"
+        )
         data = png(len(values), 1, bits, 0, row)
         assert read_mask(self.write(tmp_path, data)).tolist() == [values]
 

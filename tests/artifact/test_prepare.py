@@ -62,9 +62,7 @@ def test_native_is_the_image_itself() -> None:
     assert prepare_image(RGB, InputSpec("native")) is RGB
 
 
-@pytest.mark.parametrize(
-    "size", [(4000, 3000), (10_000, 10), (1, 9_999_999), (9_999_999, 1), (7, 5)]
-)
+@pytest.mark.parametrize("size", [(4000, 3000), (10_000, 10), (1, 9_999_999), (9_999_999, 1), (7, 5)])
 @pytest.mark.parametrize("limit", [1, 34, 35, 1000, 1_000_000])
 def test_native_holds_no_more_than_its_limit(size: tuple[int, int], limit: int) -> None:
     width, height = input_size(size, InputSpec("native", max_pixels=limit))
@@ -81,9 +79,7 @@ def test_native_is_scaled_as_announced() -> None:
     assert prepare_image(RGB, spec).shape == (height, width, 3) == (3, 5, 3)
 
 
-@pytest.mark.parametrize(
-    "image", [RGB[:, :, 0], RGB[:, :, :2], RGB.astype(np.float32), RGB[:0], RGB[None]]
-)
+@pytest.mark.parametrize("image", [RGB[:, :, 0], RGB[:, :, :2], RGB.astype(np.float32), RGB[:0], RGB[None]])
 def test_other_arrays_are_refused(image: np.ndarray) -> None:
     with pytest.raises(ImageError, match="uint8"):
         prepare_image(image, InputSpec("native"))

@@ -74,9 +74,7 @@ def test_auto_is_the_cpu_without_a_driver_and_prints_nothing(graph: Path) -> Non
         "import sys; from surgery.artifact.session import open_session;"
         "s = open_session(sys.argv[1], 'auto'); assert s.device in ('cpu', 'cuda')"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(graph)], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code, str(graph)], capture_output=True, text=True, check=True)
     assert run.stdout == run.stderr == ""
 
 

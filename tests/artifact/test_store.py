@@ -174,7 +174,7 @@ def test_foreign_things_are_not_listed(store: Store, add: Add) -> None:
     shutil.copytree(folder / "1", folder / ".staging-1-copy")
     assert store.list_names() == ["cars"]
     assert store.list_versions("cars") == [1]
-    assert store.next_version("cars") == 8 if not (folder / "8").is_dir() else 9
+    assert add().version == 10
 
 
 def test_half_a_version_is_not_listed_and_says_why(store: Store, add: Add) -> None:
