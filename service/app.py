@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 # Read by BentoML when it starts: nothing is reported to anybody about who serves what.
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
@@ -20,15 +19,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from surgery.artifact.errors import ConfigError, SurgeryError
-from surgery.artifact.image import decode_image
-from surgery.artifact.session import Session, answer_image
+from surgery.artifact.errors import ConfigError
 
 from .limits import Guard, describe
-from .reply import Refusal, answer_json, answer_png
-from .request import Question, read_question
+from .predict import answer
+from .reply import Refusal
+from .request import read_question
 from .runtime import Runtime
-from .served import Metered
 from .settings import Settings
 
 usage_stats.do_not_track.cache_clear()  # `bentoml serve` asked before this module could say no
@@ -50,7 +47,8 @@ class PredictInput(bentoml.IODescriptor):  # type: ignore[misc]
 def build_service(settings: Settings) -> Any:
     """Return the BentoML service for these settings."""
     runtime = Runtime(settings)
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1, "answer")
+    # Decoding on every core while one more thread waits for its turn at inference.
+    pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, "answer")
 
     # BentoML's own timeout is the last resort behind Guard's, which answers in the one shape.
     @bentoml.service(name="surgery", traffic={"timeout": settings.timeout_s + 30})
@@ -81,9 +79,10 @@ def build_service(settings: Settings) -> Any:
     async def models(request: Request) -> Response:
         loop = asyncio.get_running_loop()
         rows = await loop.run_in_executor(pool, runtime.list_models)
-        body: dict[str, Any] = {
+        body = {
             "ready": runtime.ready,
             "models": rows,
+            "problems": runtime.problems(),
             "limits": describe(settings),
         }
         if not runtime.ready:
@@ -97,42 +96,11 @@ def build_service(settings: Settings) -> Any:
 
 
 def service_settings() -> Settings:
-    """Return the settings of the environment; a mistake ends `bentoml serve` without a traceback."""
+    """Return the settings of the environment; a mistake ends the start without a traceback."""
     try:
         return Settings.from_environment()
     except ConfigError as error:
         raise BentoMLConfigException(str(error)) from error
-
-
-def answer(runtime: Runtime, question: Question) -> Response:
-    """Return the answer to one question. Blocks: it decodes and infers.
-
-    Raises:
-        Refusal: If there is no model for it, or no image in it.
-    """
-    served = runtime.find(question.model)
-    manifest, meter = served.manifest, Metered(served)
-    start = time.perf_counter()
-    try:
-        image = decode_image(question.image, "image", runtime.settings.max_pixels)
-        decoded = time.perf_counter()
-        result = answer_image(cast(Session, meter), manifest, image)
-    except SurgeryError as error:
-        raise Refusal.of(error) from error
-    answered = time.perf_counter()
-    if question.png:
-        return answer_png(manifest, served.sha256, result)
-    body = answer_json(manifest, served.sha256, result)
-    steps, network = result.milliseconds, meter.inference_s * 1e3
-    times = {
-        "decode": (decoded - start) * 1e3,
-        "preprocess": steps["prepare"],
-        "queue": max(0.0, steps["network"] - network),
-        "inference": network,
-        "postprocess": steps["answer"] + (time.perf_counter() - answered) * 1e3,
-    }
-    body["milliseconds"] = {step: round(value, 3) for step, value in times.items()}
-    return JSONResponse(body)
 
 
 svc = build_service(service_settings())

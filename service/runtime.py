@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -109,19 +110,23 @@ class Runtime:
         production = {name: served for name, served in loaded.items() if served is not None}
         self.table = Table(whole, aliases, production)
         self._note_changes(old.production, production)
+        for subject in [s for s in list(self._said) if s and re.split("[:@]", s)[0] not in found]:
+            del self._said[subject]
 
     def _aliases_of(self, name: str) -> Mapping[str, int]:
         try:
-            return dict(self.store.aliases(name))
+            aliases = dict(self.store.aliases(name))
         except (SurgeryError, OSError) as error:
-            self._say(name, f"the aliases of {name} cannot be read: {_reason(error)}")
+            self._say(f"{name}:aliases", f"the aliases of {name} cannot be read: {_reason(error)}")
             return self.table.aliases.get(name, {})
+        self._said.pop(f"{name}:aliases", None)
+        return aliases
 
     def _has_versions(self, name: str) -> bool:
         try:
             return bool(self.store.list_versions(name))
         except (SurgeryError, OSError) as error:
-            self._say(name, f"{name} cannot be read: {_reason(error)}")
+            self._say(f"{name}:folder", f"{name} cannot be read: {_reason(error)}")
             return False
 
     def _production_of(self, name: str, aliases: Mapping[str, int]) -> Served | None:
@@ -129,10 +134,9 @@ class Runtime:
         if version is None:
             self._say(name, f"{name} has no production version: surgery models promote {name} N")
             return None
-        if last_good is not None and last_good.manifest.version == version:
-            return last_good
         try:
-            served = self._load(f"{name}@{version}")
+            same = last_good is not None and last_good.manifest.version == version
+            served = last_good if same else self._load(f"{name}@{version}")
         except (SurgeryError, OSError) as error:
             stays = f"; version {last_good.manifest.version} stays" if last_good else ""
             self._say(name, f"{name}@{version} is not served{stays}: {_reason(error)}")
@@ -151,7 +155,7 @@ class Runtime:
             self._said.pop("", None)
         else:
             refusal = self.nothing_to_serve()
-            self._say("", f"not ready, {refusal.message} ({self.store.root}). {refusal.hint}")
+            self._say("", f"not ready: {refusal.message}, {self.store.root}. {refusal.hint}")
 
     def _say(self, subject: str, message: str) -> None:
         """Log what is wrong with a subject once, not at every poll."""
@@ -182,6 +186,7 @@ class Runtime:
             self._say(text, f"{text} cannot be loaded: {_reason(error)}")
             message = f"{text} cannot be loaded: {self._without_root(_reason(error))}"
             raise Refusal(503, "model_unavailable", message, getattr(error, "hint", "")) from error
+        self._said.pop(text, None)
         self._keep(served)
         return served
 
@@ -281,9 +286,13 @@ class Runtime:
             return {**row, "state": "failed", "reason": reason}
         return {**row, "state": "stored"}
 
+    def problems(self) -> list[str]:
+        """Return what keeps models from being served at present, as the log says it."""
+        return [self._without_root(message) for message in list(self._said.values())]
+
     def _without_root(self, message: str) -> str:
         """Return a message without the server's own path, which is nobody's business outside."""
-        return message.replace(f"{self.store.root}/", "")
+        return message.replace(f"{self.store.root}/", "").replace(f", {self.store.root}", "")
 
 
 def _facts(stored: StoredVersion) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from tiny_models import RED, SCALE, add_classifier, add_segmenter, classifier_gr
 from surgery.artifact.session import _why_no_cuda
 from surgery.artifact.store import Store
 
-
 STEPS = {"decode", "preprocess", "queue", "inference", "postprocess"}
 
 
@@ -159,9 +158,7 @@ def test_models_lists_everything(client: TestClient, store: Store) -> None:
     assert colours["input"] == {"size_rule": "crop", "width": 32, "height": 24, "colour": "RGB"}
 
 
-def test_the_graph_of_the_device_is_served(
-    store: Store, serve: Callable[..., TestClient]
-) -> None:
+def test_the_graph_of_the_device_is_served(store: Store, serve: Callable[..., TestClient]) -> None:
     manifest = add_classifier(store).manifest
     with store.stage("colours") as staging:
         onnx.save(classifier_graph(SCALE), staging.path / "model.onnx")
