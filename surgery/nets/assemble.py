@@ -30,9 +30,7 @@ class Model(nn.Module):
         stride: Images are padded to a multiple of it inside; 1 for classify.
     """
 
-    def __init__(
-        self, backbone: Backbone, head: nn.Module, head_stages: tuple[int, ...], task: str
-    ) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, head_stages: tuple[int, ...], task: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -127,9 +125,7 @@ def build_model(
     if task not in heads:
         raise ConfigError(f"task is '{task}'; it is one of {', '.join(heads)}")
     if head in {*CLASSIFY_HEADS, *SEGMENT_HEADS} and head not in heads[task]:
-        raise ConfigError(
-            f"head '{head}' is not for {task}", f"use one of {', '.join(heads[task])}"
-        )
+        raise ConfigError(f"head '{head}' is not for {task}", f"use one of {', '.join(heads[task])}")
     with seeded(seed):
         net = build_backbone(backbone, weights.state)
     chosen = choose_stages(net, head, task, stages)
@@ -147,9 +143,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def choose_stages(
-    net: Backbone, head: str, task: str, names: tuple[str, ...] | None
-) -> tuple[int, ...]:
+def choose_stages(net: Backbone, head: str, task: str, names: tuple[str, ...] | None) -> tuple[int, ...]:
     """Return the indices of the stages that a head uses, shallow to deep.
 
     Raises:

@@ -51,9 +51,7 @@ class Backbone(nn.Module):
         self.first_trainable = 0
         self.train_bn = False
 
-    def run(
-        self, x: Tensor, start: int = 0, stop: int | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
+    def run(self, x: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run stages start … stop-1.
 
         Args:
@@ -157,9 +155,7 @@ def _cut(name: str, full: nn.Module) -> list[Stage]:
             if tap.module == group[-1][0] or tap.module.startswith(group[-1][0] + "."):
                 break
         else:
-            raise _uncuttable(
-                name, f"its feature map {tap.module} is not among its layers in order"
-            )
+            raise _uncuttable(name, f"its feature map {tap.module} is not among its layers in order")
         # VGG's last pooling is a feature map to timm, but it has nothing to keep or to train.
         if any(True for _, module in group for _ in module.parameters()):
             stages.append(Stage(group, tap, channels_last))
@@ -235,9 +231,7 @@ def _probe(name: str, stages: list[Stage], full: Any) -> tuple[StageInfo, ...]:
                 taps.enter_context(read_tap(full, stage.tap, found))
             full.forward_features(images)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise _uncuttable(
-            name, f"it does not take a {PROBE_PIXELS}×{PROBE_PIXELS} image"
-        ) from error
+        raise _uncuttable(name, f"it does not take a {PROBE_PIXELS}×{PROBE_PIXELS} image") from error
     info, state = [], images
     for k, (stage, found) in enumerate(zip(stages, caught, strict=True)):
         version = state._version

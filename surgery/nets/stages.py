@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -86,26 +88,18 @@ class Stage(nn.Module):
         return state, caught[0]
 
 
-class read_tap:  # noqa: N801 - a context manager, used like a function
-    """While open, append a copy of what passes the tap to `caught`; later layers may overwrite the original."""
-
-    def __init__(self, net: nn.Module, tap: Tap, caught: list[Tensor]) -> None:
-        self.module = net.get_submodule(tap.module)
-        self.before = tap.before
-        self.caught = caught
-
-    def __enter__(self) -> None:
-        if self.before:
-            self.handle = self.module.register_forward_pre_hook(
-                lambda module, inputs: self.caught.append(inputs[0].clone())
-            )
-        else:
-            self.handle = self.module.register_forward_hook(
-                lambda module, inputs, output: self.caught.append(output.clone())
-            )
-
-    def __exit__(self, *failure: object) -> None:
-        self.handle.remove()
+@contextmanager
+def read_tap(net: nn.Module, tap: Tap, caught: list[Tensor]) -> Iterator[None]:
+    """While open, append a copy of what passes the tap: later layers may overwrite the original."""
+    module = net.get_submodule(tap.module)
+    if tap.before:
+        handle = module.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].clone()))
+    else:
+        handle = module.register_forward_hook(lambda _, inputs, output: caught.append(output.clone()))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def count_layers(net: nn.Module) -> int:

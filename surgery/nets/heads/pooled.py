@@ -28,9 +28,7 @@ class Pooled(nn.Module):
 
     multiple = 1
 
-    def __init__(
-        self, pool: str, stages: Sequence[StageInfo], outputs: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, pool: str, stages: Sequence[StageInfo], outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.pool = pool
         width = sum(stage.channels for stage in stages) * (2 if pool == "avgmax" else 1)

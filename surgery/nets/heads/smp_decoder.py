@@ -56,9 +56,7 @@ class Decoder:
 
 
 DECODERS = {
-    "unet": Decoder(
-        lambda c, d, p: UnetDecoder(c, UNET_WIDTHS[-d:], n_blocks=d), UNET_WIDTHS[-1], 3, "all"
-    ),
+    "unet": Decoder(lambda c, d, p: UnetDecoder(c, UNET_WIDTHS[-d:], n_blocks=d), UNET_WIDTHS[-1], 3, "all"),
     "unetplusplus": Decoder(
         lambda c, d, p: UnetPlusPlusDecoder(c, UNET_WIDTHS[-d:], n_blocks=d),
         UNET_WIDTHS[-1],
@@ -66,9 +64,7 @@ DECODERS = {
         "all",
         gaps=False,
     ),
-    "linknet": Decoder(
-        lambda c, d, p: LinknetDecoder(c, prefinal_channels=32, n_blocks=d), 32, 1, "all"
-    ),
+    "linknet": Decoder(lambda c, d, p: LinknetDecoder(c, prefinal_channels=32, n_blocks=d), 32, 1, "all"),
     "manet": Decoder(
         lambda c, d, p: MAnetDecoder(c, UNET_WIDTHS[-d:], n_blocks=d), UNET_WIDTHS[-1], 3, "all"
     ),
@@ -83,9 +79,7 @@ DECODERS = {
         "deepest",
         drops_out=True,
     ),
-    "deeplabv3plus": Decoder(
-        lambda c, d, p: _deeplabv3plus(c, d, p), 256, 1, "two", drops_out=True
-    ),
+    "deeplabv3plus": Decoder(lambda c, d, p: _deeplabv3plus(c, d, p), 256, 1, "two", drops_out=True),
     "pan": Decoder(lambda c, d, p: PANDecoder(c, d, 32), 32, 3, "row", multiple=8),
     "upernet": Decoder(lambda c, d, p: UPerNetDecoder(c, encoder_depth=d), 256, 1, "any"),
     "segformer": Decoder(lambda c, d, p: SegformerDecoder(c), 256, 1, "any"),
@@ -106,9 +100,7 @@ class SmpDecoder(nn.Module):
         dropout: Share of channels dropped, in the decoder where it has a place for it, else behind it.
     """
 
-    def __init__(
-        self, name: str, stages: Sequence[StageInfo], outputs: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, name: str, stages: Sequence[StageInfo], outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.spec = DECODERS[name]
         self.multiple = self.spec.multiple
@@ -234,5 +226,9 @@ class GridPool(nn.Module):
 def _replace_pools(net: nn.Module) -> None:
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
-                parent.add_module(name, GridPool(int(child.output_size)))
+            if not isinstance(child, nn.AdaptiveAvgPool2d):
+                continue
+            size = child.output_size
+            side = size if isinstance(size, int) else size[0]
+            if side != 1:
+                parent.add_module(name, GridPool(side))
