@@ -1,0 +1,6 @@
+"""`python -m surgery`."""
+
+from surgery.cli import entry
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,275 @@
+"""The commands. Nothing heavy is imported here: each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+import surgery
+from surgery.artifact.errors import SurgeryError, UserError
+
+app = App(
+    name="surgery",
+    version=surgery.__version__,
+    help="Cut a pretrained vision backbone open, graft a head on it, fine-tune it, prove it, serve it.",
+)
+models_app = App(name="models", help="The model store.")
+backbones_app = App(name="backbones", help="Backbones: stages, strides, channels, parameters, weights.")
+weights_app = App(name="weights", help="Pretrained weights and their cache.")
+data_app = App(name="data", help="Look at data before training; draw sample sets.")
+for each in (models_app, backbones_app, weights_app, data_app):
+    app.command(each)
+
+MODEL = Group("Model", sort_key=1)
+DATA = Group("Data", sort_key=2)
+TRAINING = Group("Training", sort_key=3)
+MACHINE = Group("Machine", sort_key=4)
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
+Names = Annotated[list[str] | None, Parameter(group=DATA, consume_multiple=True, negative=())]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def option(group: Group, help: str) -> Parameter:
+    """Return a parameter of a group; flags have no negative form."""
+    return Parameter(group=group, help=help, negative=())
+
+
+@app.command
+def finetune(
+    data: Annotated[str | None, Parameter(help="Folder of the data set.")] = None,
+    *,
+    name: Annotated[str | None, Parameter(help="Name of the model in the store.")] = None,
+    recipe: Annotated[Path | None, Parameter(help="Repeat a run; other options win over it.")] = None,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with the unfinished run of NAME.")] = False,
+    promote: Annotated[bool, Parameter(negative=(), help="Make the new version production.")] = False,
+    as_json: Json = False,
+    task: Annotated[str | None, option(DATA, "classify or segment; read from the data otherwise.")] = None,
+    classes: Annotated[Names, Parameter(help="Classes to learn; of a mask the others are the rest.")] = None,
+    ignore: Annotated[Names, Parameter(help="Classes left out of loss and metrics.")] = None,
+    skip_bad: Annotated[bool | None, option(DATA, "Train without unreadable images.")] = None,
+    val_share: Annotated[float | None, option(DATA, "Share drawn for val where no split is given.")] = None,
+    image_size: Annotated[str | None, option(DATA, "N or WxH; masks default to the images' size.")] = None,
+    augment: Annotated[str | None, option(DATA, "auto, none, flip or light.")] = None,
+    views: Annotated[int | None, option(DATA, "Augmented views kept per image; 0: new every epoch.")] = None,
+    backbone: Annotated[str | None, option(MODEL, "A timm model (default: vgg16).")] = None,
+    weights: Annotated[str | None, option(MODEL, "imagenet, hub, random, FILE or NAME[@VERSION].")] = None,
+    head: Annotated[str | None, option(MODEL, "avg, max, avgmax, gem; deconv, fpn, unet, …")] = None,
+    stages: Annotated[Names, Parameter(group=MODEL, help="Stages that the head reads.")] = None,
+    dropout: Annotated[float | None, option(MODEL, "Dropout in the head.")] = None,
+    strategy: Annotated[str | None, option(MODEL, "random, full, frozen, partial or gradual.")] = None,
+    freeze_through: Annotated[str | None, option(MODEL, "Last frozen stage of partial.")] = None,
+    train_bn: Annotated[bool | None, option(MODEL, "Unfrozen batch norm updates its statistics.")] = None,
+    epochs: Annotated[int | None, option(TRAINING, "Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, option(TRAINING, "Images per step.")] = None,
+    lr: Annotated[float | None, option(TRAINING, "Peak rate of the new layers.")] = None,
+    backbone_lr_share: Annotated[float | None, option(TRAINING, "Rate of kept layers / lr.")] = None,
+    weight_decay: Annotated[float | None, option(TRAINING, "AdamW's weight decay.")] = None,
+    warmup_share: Annotated[float | None, option(TRAINING, "Share of steps with a rising rate.")] = None,
+    label_smoothing: Annotated[float | None, option(TRAINING, "Share of the target spread out.")] = None,
+    clip_norm: Annotated[float | None, option(TRAINING, "Largest norm of the gradient.")] = None,
+    patience: Annotated[int | None, option(TRAINING, "Epochs without gain before a phase ends.")] = None,
+    seed: Annotated[int | None, option(TRAINING, "Seed of everything random.")] = None,
+    device: Annotated[Device | None, option(MACHINE, "Where to train.")] = None,
+    precision: Annotated[str | None, option(MACHINE, "auto, fp32 or bf16.")] = None,
+    cache_gib: Annotated[float | None, option(MACHINE, "Bound of the activation cache; 0: off.")] = None,
+    workers: Annotated[int | None, option(MACHINE, "Threads that read images.")] = None,
+    keep_checkpoints: Annotated[str | None, option(MACHINE, "A number, or all.")] = None,
+    checkpoint_minutes: Annotated[float | None, option(MACHINE, "Longest time without one.")] = None,
+) -> None:
+    """Fine-tune a pretrained backbone on DATA, prove the export and store it as the next version of NAME."""
+    given = {key: value for key, value in locals().items() if value is not None}
+    for key in ("recipe", "resume", "promote", "as_json"):
+        given.pop(key, None)
+    from surgery.config import from_dict, load_recipe, parse_size
+
+    for key in ("classes", "ignore", "stages"):
+        if key in given:
+            given[key] = [part for text in given[key] for part in text.split(",") if part]
+    if "image_size" in given:
+        given["image_size"] = list(parse_size(given["image_size"]))
+    values = (load_recipe(recipe) if recipe else {}) | given
+    config = from_dict(values, str(recipe) if recipe else "surgery finetune")
+    from surgery.recipes.finetune import finetune as run
+
+    run(config, resume, promote, as_json)
+
+
+@app.command
+def evaluate(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    data: Annotated[str, Parameter(help="Folder of the data set.")],
+    *,
+    split: str = "val",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a stored model on DATA, from image bytes to answer."""
+    from surgery.recipes.evaluate import evaluate as run
+
+    run(model, data, split, device, as_json)
+
+
+@app.command
+def predict(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    images: Annotated[list[str], Parameter(help="Image files or folders.")],
+    *,
+    out: Annotated[Path | None, Parameter(help="Folder for masks and overlays, or the table.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answer images with a stored model, as the service would."""
+    from surgery.recipes.predict import predict as run
+
+    run(model, images, out, device, as_json)
+
+
+@app.command
+def export(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    *,
+    precision: str = "fp32",
+    data: Annotated[str | None, Parameter(help="Data for parity and scores; default: the recipe's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a stored model's weights again, prove the graph and store it as the next version."""
+    from surgery.recipes.export import export as run
+
+    run(model, precision, data, as_json)
+
+
+@models_app.default
+@models_app.command(name="list")
+def models_list(*, as_json: Json = False) -> None:
+    """List every model and version."""
+    from surgery.recipes.models import list_models
+
+    list_models(as_json)
+
+
+@models_app.command(name="show")
+def models_show(model: str, *, as_json: Json = False) -> None:
+    """Show what a version is and where it came from."""
+    from surgery.recipes.models import show
+
+    show(model, as_json)
+
+
+@models_app.command(name="promote")
+def models_promote(name: str, version: int) -> None:
+    """Make a version production."""
+    from surgery.recipes.models import promote
+
+    promote(name, version)
+
+
+@models_app.command(name="rollback")
+def models_rollback(name: str) -> None:
+    """Swap production and previous."""
+    from surgery.recipes.models import rollback
+
+    rollback(name)
+
+
+@models_app.command(name="remove")
+def models_remove(name: str, version: int) -> None:
+    """Delete a version that is not production."""
+    from surgery.recipes.models import remove
+
+    remove(name, version)
+
+
+@backbones_app.default
+@backbones_app.command(name="list")
+def backbones_list(filter: str = "", *, as_json: Json = False) -> None:
+    """List backbones whose name contains FILTER."""
+    from surgery.recipes.backbones import list_backbones
+
+    list_backbones(filter, as_json)
+
+
+@backbones_app.command(name="show")
+def backbones_show(name: str, *, as_json: Json = False) -> None:
+    """Show a backbone's stages and where its weights would come from now."""
+    from surgery.recipes.backbones import show
+
+    show(name, as_json)
+
+
+@weights_app.default
+@weights_app.command(name="list")
+def weights_list(*, as_json: Json = False) -> None:
+    """List pinned sources and what the cache holds."""
+    from surgery.recipes.weights import list_weights
+
+    list_weights(as_json)
+
+
+@weights_app.command(name="pull")
+def weights_pull(backbone: str) -> None:
+    """Fetch a backbone's weights into the cache ahead of time."""
+    from surgery.recipes.weights import pull
+
+    pull(backbone)
+
+
+@data_app.command(name="check")
+def data_check(data: str, *, classes: Names = None, ignore: Names = None, as_json: Json = False) -> None:
+    """Report everything that is wrong with DATA, at once."""
+    from surgery.recipes.data import check
+
+    check(data, tuple(classes or ()), tuple(ignore or ()), as_json)
+
+
+@data_app.command(name="sample")
+def data_sample(
+    kind: Literal["cars", "digits"],
+    out: Path,
+    *,
+    n_train: int | None = None,
+    n_val: int | None = None,
+    domain: Literal["day", "night"] = "day",
+    size: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw street scenes with cars and exact masks, or write scikit-learn's handwritten digits."""
+    from surgery.config import parse_size
+    from surgery.recipes.data import sample
+
+    pixels = parse_size(size) if size else None
+    given = {"n_train": n_train, "n_val": n_val, "size": pixels}
+    sample(kind, out, domain=domain, seed=seed, **{k: v for k, v in given.items() if v is not None})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 the user can fix it, 1 anything else."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except SurgeryError as error:
+        return _complain(error, "--json" in tokens)
+    except CycloptsError as error:
+        mistake = UserError(str(error), "See `surgery --help`, or `surgery COMMAND --help`.")
+        return _complain(mistake, "--json" in tokens)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _complain(error: SurgeryError, as_json: bool) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if as_json:
+        body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+        print(json.dumps({"error": body}))
+    return error.exit_code
+
+
+def entry() -> None:
+    """Entry point of the `surgery` command."""
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""From a trained model to a version of the store: export, parity, scores, manifest, all or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import surgery
+from surgery.artifact.manifest import InputSpec, Manifest
+from surgery.artifact.session import open_session
+from surgery.artifact.store import Store, StoredVersion
+from surgery.config import FinetuneConfig, save_recipe
+from surgery.data.table import Table
+from surgery.data.targets import TargetSpec
+from surgery.deliver.export import export_onnx
+from surgery.deliver.parity import check_parity
+from surgery.deliver.scoring import score_graph
+from surgery.nets.assemble import Model
+from surgery.nets.restore import WEIGHTS_FILE, restore_model
+from surgery.train.checkpoint import write_tensors
+from surgery.train.engine import Outcome
+from surgery.train.reporting import Reporter
+from surgery.train.strategies import Phase
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a manifest tells of a run."""
+
+    config: FinetuneConfig
+    table: Table
+    targets: TargetSpec
+    input: InputSpec
+    layers: dict[str, Any]
+    phases: tuple[Phase, ...]
+    source: dict[str, Any]
+    outcome: Outcome
+    run: Path
+
+
+def package(store: Store, model: Model, facts: Facts, report: Reporter) -> StoredVersion:
+    """Export a trained model, prove it and put it into the store.
+
+    The scores in the manifest are those of the exported graph on val, from image bytes to answer.
+
+    Raises:
+        ParityError: If the graph does not answer as the model does; nothing is stored.
+        DiskFullError: If there is no room; nothing is stored.
+    """
+    config = facts.config
+    with store.stage(config.name) as staging:
+        manifest = describe(facts, model)
+        manifest = prove(staging.path, model, manifest, facts.table, facts.targets, report)
+        scores = {"before": facts.outcome.before} | manifest.scores
+        metadata = {"backbone": config.backbone, "head": str(config.head)}
+        write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
+        save_recipe(config, staging.path / "recipe.yaml")
+        _write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
+        return staging.commit(dataclasses.replace(manifest, scores=scores))
+
+
+def export_again(
+    store: Store, parent: StoredVersion, table: Table, targets: TargetSpec, report: Reporter
+) -> StoredVersion:
+    """Export a stored version's weights again and store the result as the next version.
+
+    Raises:
+        ParityError: If the graph does not answer as the weights do; nothing is stored.
+    """
+    model = restore_model(parent)
+    with store.stage(parent.name) as staging:
+        for name in parent.manifest.files:
+            (staging.path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(parent.path / name, staging.path / name)
+        manifest = dataclasses.replace(
+            parent.manifest,
+            parent=parent.ref,
+            created=_now(),
+            surgery_version=surgery.__version__,
+        )
+        return staging.commit(prove(staging.path, model, manifest, table, targets, report))
+
+
+def prove(
+    folder: Path,
+    model: Model,
+    manifest: Manifest,
+    table: Table,
+    targets: TargetSpec,
+    report: Reporter,
+) -> Manifest:
+    """Export a model into a folder, check parity on val, score the graph; return the manifest with both."""
+    val = table.of("val")
+    graph = folder / manifest.graph
+    report.line("exporting to ONNX")
+    export_onnx(model, manifest.task, manifest.input, graph)
+    report.line("checking parity from image bytes to answer")
+    parity = check_parity(model, manifest, graph, [item.image for item in val])
+    report.line(
+        f"parity: {parity['images']} images, largest difference {parity['max_difference']:.2g} "
+        f"(logits up to {parity['largest_logit']:.3g}), answers equal"
+    )
+    _write_json(folder / "parity.json", parity)
+    with report.task("scoring the exported graph on val") as task:
+        scores = score_graph(open_session(graph, "cpu"), manifest, val, targets, task.update)
+    report.line("  ".join(f"{key} {value:.4f}" for key, value in scores.scores.items()))
+    return dataclasses.replace(manifest, parity=parity, scores={"split": "val", **scores.to_dict()})
+
+
+def describe(facts: Facts, model: Model) -> Manifest:
+    """Return the manifest but for scores and parity."""
+    config, table = facts.config, facts.table
+    strategy = {
+        "name": config.strategy,
+        "phases": [dataclasses.asdict(phase) for phase in facts.phases],
+        "best_epoch": facts.outcome.best_epoch,
+        "epochs": len(facts.outcome.history) - 1,
+        "seconds": round(facts.outcome.seconds, 1),
+    }
+    counts = {split: len(table.of(split)) for split in ("train", "val", "test")}
+    return Manifest(
+        name=config.name,
+        task=table.task,
+        created=_now(),
+        surgery_version=surgery.__version__,
+        input=facts.input,
+        output=facts.targets.output,
+        backbone={
+            "name": config.backbone,
+            "stages": [dataclasses.asdict(stage) for stage in model.backbone.info],
+        },
+        head={
+            "name": config.head,
+            "stages": [model.backbone.info[k].name for k in model.head_stages],
+            "dropout": config.dropout,
+        },
+        strategy=strategy,
+        provenance={"weights": facts.source, "layers": facts.layers, "seed": config.seed},
+        data={
+            "path": config.data,
+            "fingerprint": table.fingerprint(),
+            "layout": table.layout,
+            "split_rule": table.split_rule,
+            "images": counts,
+            "classes": list(table.classes),
+            "ignored": list(config.ignore),
+        },
+        parent=facts.source.get("parent"),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")

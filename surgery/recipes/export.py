@@ -1,0 +1,47 @@
+"""`surgery export`: a stored model's weights exported again, proven and stored as the next version."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from surgery.artifact.errors import ConfigError
+from surgery.artifact.store import Store
+
+PRECISIONS = ("fp32",)
+
+
+def export(ref: str, precision: str, data: str | None, as_json: bool) -> None:
+    """Export a version's weights to ONNX again and store the result as the next version.
+
+    Args:
+        ref: NAME, NAME@VERSION or NAME@ALIAS.
+        precision: `fp32`.
+        data: Data set for parity and scores; None is the one in the version's recipe.
+        as_json: Print one JSON object on stdout.
+
+    Raises:
+        ConfigError: If the precision is not offered.
+        ParityError: If the graph answers differently; nothing is stored.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    store = Store()
+    stored = store.resolve(ref)
+    from surgery.data.matching import match_targets
+    from surgery.deliver.package import export_again
+    from surgery.recipes.reading import read_checked
+    from surgery.train.reporting import Reporter
+
+    report = Reporter()
+    folder = Path(data or stored.manifest.data["path"])
+    manifest = stored.manifest
+    table, targets = read_checked(folder, manifest.task, lambda table: match_targets(manifest, table), report)
+    new = export_again(store, stored, table, targets, report)
+    if as_json:
+        facts = {"model": new.name, "version": new.version, "parent": stored.ref}
+        facts |= {"scores": new.manifest.scores, "parity": new.manifest.parity}
+        json.dump(facts, sys.stdout)
+        print()
+    report.line(f"stored {new.ref} in {new.path}; next: surgery models promote {new.name} {new.version}")

@@ -1,0 +1,124 @@
+"""`surgery predict`: a stored model's answers for image files, as the service would give them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from surgery.artifact.errors import ConfigError, DataError
+from surgery.artifact.store import Store
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def predict(ref: str, images: list[str], out: Path | None, device: str, as_json: bool) -> None:
+    """Answer images.
+
+    Args:
+        ref: NAME, NAME@VERSION or NAME@ALIAS.
+        images: Files, or folders whose images are taken recursively.
+        out: Folder for `<stem>.png` (index mask in the image's own size) and `<stem>-overlay.png`, or
+            for `predictions.csv`; created if missing.
+        device: `auto`, `cpu` or `cuda`.
+        as_json: Print one JSON object on stdout.
+
+    Raises:
+        DataError: If a path does not exist, or two images would write the same file.
+        ImageError: If an image cannot be decoded; the answers before it are written.
+    """
+    stored = Store().resolve(ref)
+    from surgery.artifact.answer import draw_overlay, encode_mask_png, mask_pixels
+    from surgery.artifact.image import read_image
+    from surgery.artifact.session import answer_image, open_session
+    from surgery.recipes.evaluate import device_kind
+
+    manifest = stored.manifest
+    if manifest.task == "segment" and out is None and not as_json:
+        raise ConfigError("predict makes masks and needs a place for them", "Give --out DIR.")
+    paths = list_images(images)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        if manifest.task == "segment":
+            _refuse_same_names(paths)
+    session = open_session(stored.graph(device_kind(device)), device)
+    results: list[dict[str, Any]] = []
+    for path in paths:
+        image = read_image(path)
+        answer = answer_image(session, manifest, image)
+        result: dict[str, Any] = {"image": str(path)}
+        if answer.mask is None:
+            result["labels"] = answer.labels
+        else:
+            result["pixels"] = mask_pixels(answer.mask, manifest.output)
+            if out is not None:
+                result["mask"] = str(out / f"{path.stem}.png")
+                (out / f"{path.stem}.png").write_bytes(encode_mask_png(answer.mask))
+                overlay = draw_overlay(image, answer.mask, manifest.output)
+                _write_png(out / f"{path.stem}-overlay.png", overlay)
+        results.append(result)
+        if not as_json:
+            print(_describe(result))
+    if out is not None and manifest.task == "classify":
+        _write_csv(out / "predictions.csv", results)
+    if as_json:
+        json.dump({"model": stored.name, "version": stored.version, "results": results}, sys.stdout)
+        print()
+
+
+def list_images(given: list[str]) -> list[Path]:
+    """Return the image files among files and folders, in order.
+
+    Raises:
+        DataError: If a path does not exist or a folder holds no image.
+    """
+    found: list[Path] = []
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DataError(f"{path}: holds no image", f"Looked for {', '.join(IMAGE_SUFFIXES)}.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: there is no such file or folder", "Check the path.")
+    return found
+
+
+def _refuse_same_names(paths: list[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.stem, path)
+        if other != path:
+            raise DataError(
+                f"{other} and {path} would both write {path.stem}.png", "Predict them into two folders."
+            )
+
+
+def _describe(result: dict[str, Any]) -> str:
+    if "labels" in result:
+        top = result["labels"][0]
+        return f"{result['image']}: {top['label']} {top['probability']:.4f}"
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in result["pixels"].items())
+    return f"{result['image']}: {shares} -> {result['mask']}"
+
+
+def _write_csv(path: Path, results: list[dict[str, Any]]) -> None:
+    classes = sorted(row["label"] for row in results[0]["labels"]) if results else []
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "label", *classes])
+        for result in results:
+            by_class = {row["label"]: row["probability"] for row in result["labels"]}
+            label = result["labels"][0]["label"]
+            writer.writerow([result["image"], label, *(f"{by_class[name]:.6f}" for name in classes)])
+
+
+def _write_png(path: Path, image: Any) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(path)

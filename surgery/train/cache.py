@@ -1,0 +1,226 @@
+"""The activation cache: what lies before the first trainable layer is run once per image and view."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from surgery.artifact.errors import DiskFullError
+
+HALF_MAX = 65504.0
+"""Largest finite half float; larger activations are clipped to it."""
+FREE_DISK_SHARE = 0.9
+"""Share of the free disk that a cache may fill."""
+MEMORY_BYTES = 1 << 30
+"""A cache no larger than this is also held in memory."""
+
+Record = dict[str, Tensor]
+"""One image and view: `target`, `size`, and the half-float activations by name, each (h, w, c)."""
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """How much of a run's activations the cache will hold.
+
+    Attributes:
+        record_bytes: Bytes of each record, in order.
+        held: How many of the first records fit; the rest is recomputed every epoch.
+        bound_bytes: What the user allows, or the disk leaves.
+    """
+
+    record_bytes: tuple[int, ...]
+    held: int
+    bound_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.record_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(self.record_bytes[: self.held])
+
+    def describe(self) -> str:
+        """Return one line for the start of a run."""
+        total = f"{self.total_bytes / 2**30:.2f} GiB"
+        if self.held == len(self.record_bytes):
+            return f"activation cache: {self.held} records, {total}"
+        return (
+            f"activation cache: {self.held} of {len(self.record_bytes)} records fit in "
+            f"{self.bound_bytes / 2**30:.2f} GiB (all need {total}); the rest is recomputed every epoch"
+        )
+
+
+def cache_root() -> Path:
+    """Return the folder of all caches: $SURGERY_CACHE, else the user's cache directory."""
+    given = os.environ.get("SURGERY_CACHE")
+    return Path(given) if given else user_cache_path("surgery") / "activations"
+
+
+def digest_modules(modules: list[nn.Module]) -> str:
+    """Return a sha256 over all parameters and buffers, so that other weights get another cache."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, tensor in module.state_dict().items():
+            digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class ActivationCache:
+    """Records on disk, one file each, written aside and renamed, so that a killed run leaves none half.
+
+    Args:
+        key: Everything the records depend on besides image and view; plain values.
+        bound_gib: Bound on the bytes of all caches together, GiB.
+        root: Folder of all caches; None is `cache_root()`.
+    """
+
+    def __init__(self, key: dict[str, Any], bound_gib: float, root: Path | None = None) -> None:
+        self.root = root or cache_root()
+        self.bound_bytes = int(bound_gib * 2**30)
+        text = json.dumps(key, sort_keys=True)
+        self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:20]
+        with _disk_full(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "key.json").write_text(text + "\n", "utf-8")
+        self._lock = _hold(self.folder)
+        self._memory: dict[str, Record] | None = None
+
+    def plan(self, names: list[str], record_bytes: list[int]) -> CachePlan:
+        """Return which records fit into the bound and the free disk; drops caches nobody uses.
+
+        Args:
+            names: Names of the records, the most useful first.
+            record_bytes: Estimated bytes of each.
+        """
+        needed = sum(record_bytes)
+        self._evict(max(0, self.bound_bytes - needed))
+        sizes = zip(names, record_bytes, strict=True)
+        mine = sum(size for name, size in sizes if self._path(name).exists())
+        free = int(shutil.disk_usage(self.root).free * FREE_DISK_SHARE) + mine
+        bound = min(self.bound_bytes, free)
+        held = used = 0
+        for size in record_bytes:
+            if used + size > bound:
+                break
+            used, held = used + size, held + 1
+        if used <= MEMORY_BYTES:
+            self._memory = {}
+        return CachePlan(tuple(record_bytes), held, bound)
+
+    def holds(self, name: str) -> bool:
+        """Return whether the record is there."""
+        return (self._memory is not None and name in self._memory) or self._path(name).exists()
+
+    def put(self, name: str, record: Record) -> None:
+        """Write a record.
+
+        Raises:
+            DiskFullError: If there is no room; nothing half-written stays.
+        """
+        path = self._path(name)
+        aside = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with _disk_full(self.folder):
+                save_file({key: tensor.contiguous() for key, tensor in record.items()}, aside)
+                aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def get(self, name: str) -> Record | None:
+        """Return a record, or None if it is missing or damaged (a damaged file is removed)."""
+        if self._memory is not None and name in self._memory:
+            return self._memory[name]
+        path = self._path(name)
+        try:
+            with safe_open(path, framework="pt") as file:
+                record = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError):
+            path.unlink(missing_ok=True)
+            return None
+        if self._memory is not None:
+            self._memory[name] = record
+        return record
+
+    def close(self) -> None:
+        """Let other runs drop this cache when they need the room."""
+        os.close(self._lock)
+        self._memory = None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _evict(self, room_bytes: int) -> None:
+        """Remove the least recently used caches of others until they take no more than the room."""
+        others = [path for path in self.root.iterdir() if path.is_dir() and path != self.folder]
+        sizes = {path: sum(f.stat().st_size for f in path.iterdir()) for path in others}
+        for path in sorted(others, key=lambda path: path.stat().st_mtime):
+            if sum(sizes.values()) <= room_bytes:
+                return
+            if _is_free(path):
+                shutil.rmtree(path, ignore_errors=True)
+                del sizes[path]
+
+
+def pack(activation: Tensor) -> Tensor:
+    """Return one image's activation as stored: (c, h, w) float -> (h, w, c) half, clipped, on the CPU."""
+    return activation.detach().clamp(-HALF_MAX, HALF_MAX).half().movedim(0, -1).contiguous().cpu()
+
+
+def unpack(stored: list[Tensor], device: torch.device) -> Tensor:
+    """Return a batch from stored activations: n × (h, w, c) half -> (n, c, h, w) float, channels last."""
+    batch = torch.stack(stored).to(device, non_blocking=True).float()  # (n, h, w, c)
+    return batch.movedim(-1, 1)  # (n, h, w, c) -> (n, c, h, w), channels-last in memory
+
+
+@contextlib.contextmanager
+def _disk_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and "No space left" not in str(error):
+            raise
+        raise DiskFullError(
+            f"{folder}: the disk is full while activations are cached",
+            "Free some room, point SURGERY_CACHE at a larger disk, or lower --cache-gib (0 turns the "
+            "cache off); then repeat the command with --resume.",
+        ) from error
+
+
+def _hold(folder: Path) -> int:
+    handle = os.open(folder / "in-use.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def _is_free(folder: Path) -> bool:
+    try:
+        handle = os.open(folder / "in-use.lock", os.O_RDWR | os.O_CREAT)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True

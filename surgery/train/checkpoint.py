@@ -1,0 +1,169 @@
+"""Checkpoints of a run: one safetensors file each, appearing whole or not at all, nothing pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from surgery.artifact.errors import DiskFullError
+
+BEST = "best.safetensors"
+
+
+@dataclass
+class Progress:
+    """What resuming needs to know besides tensors.
+
+    Attributes:
+        phase: Index of the phase.
+        epoch: Epochs finished in the run (over all phases).
+        phase_epoch: Epochs finished in the phase.
+        step: Steps done in the unfinished epoch.
+        loss_sum: Sum of the losses of these steps.
+        best: Best score so far, and None before the first evaluation.
+        best_loss: Validation loss where it was reached, which settles ties.
+        best_epoch: Epoch of the run after which it was reached; 0 is before training.
+        since_best: Epochs of the phase without a better score.
+        history: One row an epoch.
+        seconds: Seconds trained so far.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    phase_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float | None = None
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+    since_best: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def copy(self) -> Progress:
+        return dataclasses.replace(self, history=list(self.history))
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    weights: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer | None,
+    keep: str,
+) -> Path:
+    """Write a checkpoint and drop the oldest ones.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        progress: Where the run is.
+        weights: The tensors that training changes, by their key in the model.
+        optimizer: Its moments are kept too; None between phases.
+        keep: How many checkpoints stay, or `all`.
+
+    Raises:
+        DiskFullError: If there is no room; older checkpoints stay.
+    """
+    tensors = {f"model/{key}": tensor for key, tensor in weights.items()}
+    if optimizer is not None:
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": tensor for key, tensor in values.items()}
+    tensors["rng/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    path = folder / f"epoch-{progress.epoch:04d}-step-{progress.step:06d}.safetensors"
+    write_tensors(path, tensors, {"progress": json.dumps(dataclasses.asdict(progress))})
+    _drop_old(folder, path, keep)
+    return path
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
+    """Put a checkpoint's tensors back and return where the run was.
+
+    Args:
+        path: A file written by `save_checkpoint`.
+        model: Gets the weights; tensors the checkpoint lacks are left alone.
+        optimizer: Gets the moments, and torch its random state, if given.
+    """
+    weights: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+        for key in file.keys():  # noqa: SIM118
+            kind, _, rest = key.partition("/")
+            if kind == "model":
+                weights[rest] = file.get_tensor(key)
+            elif kind == "optimizer":
+                index, _, name = rest.partition("/")
+                moments.setdefault(int(index), {})[name] = file.get_tensor(key)
+        restore_weights(model, weights)
+        if optimizer is not None:
+            state = optimizer.state_dict()
+            state["state"] = moments
+            optimizer.load_state_dict(state)
+            torch.set_rng_state(file.get_tensor("rng/cpu"))
+            if torch.cuda.is_available() and "rng/cuda" in file.keys():  # noqa: SIM118
+                torch.cuda.set_rng_state(file.get_tensor("rng/cuda"))
+    return progress
+
+
+def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy tensors into a model by their keys; all of them must be there."""
+    unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+    if unexpected:
+        raise KeyError(f"the model has no tensors {unexpected[:3]}")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint that is furthest in training, or None."""
+    found = sorted(folder.glob("epoch-*-step-*.safetensors"))
+    return found[-1] if found else None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file aside, flush it to the disk and rename it.
+
+    Raises:
+        DiskFullError: If there is no room; nothing half-written stays.
+    """
+    aside = path.with_suffix(".part")
+    try:
+        flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(flat, aside, metadata)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+            raise
+        raise DiskFullError(
+            f"{path}: the disk is full while a checkpoint is written; the ones before it are whole",
+            "Free some room and repeat the command with --resume.",
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _drop_old(folder: Path, newest: Path, keep: str) -> None:
+    within_epochs = [p for p in folder.glob("epoch-*.safetensors") if "-step-000000" not in p.name]
+    stale = [path for path in within_epochs if path != newest]
+    if keep != "all":
+        whole = sorted(folder.glob("epoch-*-step-000000.safetensors"))
+        stale += whole[: -int(keep)]
+    for path in stale:
+        path.unlink(missing_ok=True)

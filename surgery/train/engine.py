@@ -1,0 +1,348 @@
+"""The training loop: phases, epochs and steps, visible, resumable, on whatever device there is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from surgery.artifact.answer import answer_mask
+from surgery.artifact.errors import ConfigError, TrainingError
+from surgery.artifact.image import read_mask
+from surgery.nets.assemble import Model
+from surgery.nets.backbone import set_trainable
+from surgery.train.checkpoint import (
+    BEST,
+    Progress,
+    load_checkpoint,
+    load_tensors,
+    newest_checkpoint,
+    restore_weights,
+    save_checkpoint,
+    write_tensors,
+)
+from surgery.train.evaluate import Scores, make_scorer
+from surgery.train.feed import Batch, Feed, Suffix
+from surgery.train.interrupt import raise_if_requested, stop_requested
+from surgery.train.losses import Loss
+from surgery.train.reporting import Reporter
+from surgery.train.strategies import Phase, learning_rate
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the loop runs, whatever it trains.
+
+    Attributes:
+        batch_size: Images per step.
+        weight_decay: AdamW's, for weights of two and more dimensions.
+        warmup_share: Share of a phase's steps with a rising rate.
+        clip_norm: Largest norm of the gradient.
+        train_bn: Whether unfrozen batch norm updates its statistics.
+        seed: Seed of dropout; order and views are the feed's.
+        keep_checkpoints: A number or `all`.
+        checkpoint_minutes: Longest time without a checkpoint.
+    """
+
+    batch_size: int
+    weight_decay: float
+    warmup_share: float
+    clip_norm: float
+    train_bn: bool
+    seed: int
+    keep_checkpoints: str
+    checkpoint_minutes: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training ended with; the model holds the best weights.
+
+    Attributes:
+        before: Scores on val before the first step.
+        best_epoch: Epoch whose weights were kept; 0 is before training.
+        history: One row an epoch.
+        seconds: Seconds trained, filling the cache and validation included.
+    """
+
+    before: dict[str, float]
+    best_epoch: int
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def make_accelerator(device: str, precision: str, log_dir: Path | None = None) -> Accelerator:
+    """Return accelerate's handle on the device.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto` (bf16 on a GPU that has it), `fp32` or `bf16`.
+        log_dir: Folder of TensorBoard events, or None.
+
+    Raises:
+        ConfigError: If `cuda` is asked for and not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ConfigError("--device cuda: torch sees no CUDA device", "Use --device auto or cpu.")
+    on_cpu = device == "cpu" or not has_cuda
+    fast = precision == "bf16" or (precision == "auto" and not on_cpu and torch.cuda.is_bf16_supported())
+    AcceleratorState._reset_state(reset_partial_state=True)  # several runs in one process
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="bf16" if fast else "no",
+        log_with="tensorboard" if log_dir else None,
+        project_dir=str(log_dir) if log_dir else None,
+    )
+    if log_dir:
+        accelerator.init_trackers("events")
+    return accelerator
+
+
+@dataclass
+class Loop:
+    """One run. `run` goes through the phases, from the newest checkpoint if it is to resume.
+
+    Args:
+        model: Trained in place.
+        phases: What learns, when.
+        open_feed: Returns the batches for training from a given stage on.
+        loss: Of logits and targets.
+        options: How the loop runs.
+        accelerator: The device.
+        folder: The run's folder.
+        report: Where progress is shown.
+    """
+
+    model: Model
+    phases: tuple[Phase, ...]
+    open_feed: Callable[[int], Feed]
+    loss: Loss
+    options: Options
+    accelerator: Accelerator
+    folder: Path
+    report: Reporter
+
+    def run(self, resume: bool) -> Outcome:
+        """Train through all phases and leave the best weights in the model.
+
+        Raises:
+            TrainingError: If the loss is not a number.
+            KeyboardInterrupt: After a checkpoint, when the user stops the run.
+        """
+        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.learnt = learnt_keys(self.model, min(phase.first for phase in self.phases))
+        self.model.to(self.accelerator.device, memory_format=torch.channels_last)
+        newest = newest_checkpoint(self.checkpoints) if resume else None
+        progress = load_checkpoint(newest, self.model) if newest else Progress()
+        if newest:
+            self.report.line(f"resuming at epoch {progress.epoch + 1} step {progress.step}")
+        while progress.phase < len(self.phases):
+            self._run_phase(progress, newest)
+            newest = None
+            progress.phase, progress.phase_epoch, progress.since_best = progress.phase + 1, 0, 0
+        restore_weights(self.model, load_tensors(self.checkpoints / BEST))
+        self.model.eval()
+        return Outcome(progress.history[0]["val"], progress.best_epoch, progress.history, progress.seconds)
+
+    def _run_phase(self, progress: Progress, newest: Path | None) -> None:
+        phase = self.phases[progress.phase]
+        clock = _Clock(progress)
+        set_trainable(self.model.backbone, phase.first, self.options.train_bn)
+        feed = self.open_feed(phase.first)
+        optimizer = make_optimizer(self.model, phase, self.options.weight_decay)
+        torch.manual_seed(self.options.seed * 1000 + progress.phase)
+        if newest:
+            load_checkpoint(newest, self.model, optimizer)
+        elif progress.phase > 0:
+            restore_weights(self.model, load_tensors(self.checkpoints / BEST))
+        suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
+        state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock)
+        try:
+            self._fill(feed)
+            if not progress.history:
+                self._validate(progress, state, None)
+                self._save(progress, state)
+            while progress.phase_epoch < phase.epochs and not _stalled(phase, progress):
+                self._run_epoch(progress, state)
+        finally:
+            feed.close()
+
+    def _fill(self, feed: Feed) -> None:
+        if feed.plan is None:
+            return
+        self.report.line(feed.plan.describe())
+        with self.report.task("caching activations") as task:
+
+            def show(done: int, records: int) -> None:
+                task.update(done, records)
+                raise_if_requested()
+
+            feed.fill(show)
+
+    def _run_epoch(self, progress: Progress, state: _PhaseState) -> None:
+        phase, options = state.phase, self.options
+        order = state.feed.order(progress.epoch, options.batch_size)
+        steps, total = len(order), len(order) * phase.epochs
+        self.model.train()
+        saved = time.monotonic()
+        name = f"epoch {progress.epoch + 1}/{sum(p.epochs for p in self.phases)} {phase.name}"
+        with self.report.task(name) as task:
+            stream = state.feed.epoch(progress.epoch, options.batch_size, progress.step)
+            for batch in stream:
+                done = progress.phase_epoch * steps + progress.step
+                share = learning_rate(done, total, options.warmup_share)
+                progress.loss_sum += self._step(batch, state, share, progress)
+                progress.step += 1
+                loss = progress.loss_sum / progress.step
+                task.update(progress.step, steps, loss=loss, lr=phase.lr * share)
+                overdue = time.monotonic() - saved > options.checkpoint_minutes * 60
+                if overdue or stop_requested():
+                    self._save(progress, state)
+                    saved = time.monotonic()
+                raise_if_requested()
+        loss = progress.loss_sum / max(1, progress.step)
+        progress.epoch, progress.phase_epoch = progress.epoch + 1, progress.phase_epoch + 1
+        progress.step, progress.loss_sum = 0, 0.0
+        self._validate(progress, state, loss)
+        self._save(progress, state)
+
+    def _step(self, batch: Batch, state: _PhaseState, share: float, progress: Progress) -> float:
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share
+        loss = self.loss(state.suffix(batch.inputs, batch.size), batch.targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            files = ", ".join(item.image.name for item in batch.items[:8])
+            raise TrainingError(
+                f"epoch {progress.epoch + 1} step {progress.step}: the loss is {value}; "
+                f"images of the batch: {files}",
+                "Lower --lr, look at these images, or use --precision fp32. The best checkpoint is kept.",
+            )
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(state.learning, self.options.clip_norm)
+        state.prepared.step()
+        state.prepared.zero_grad()
+        return value
+
+    def _validate(self, progress: Progress, state: _PhaseState, train_loss: float | None) -> None:
+        scores, loss = validate(state.suffix, state.feed, self.loss, self.options.batch_size)
+        better = progress.best is None or (scores.main, -loss) > (progress.best, -progress.best_loss)
+        row = {
+            "epoch": progress.epoch,
+            "phase": state.phase.name,
+            "train_loss": train_loss,
+            "val_loss": loss,
+            "val": scores.scores,
+            "seconds": state.clock.total(progress),
+        }
+        progress.history.append(row)
+        if better:
+            progress.best, progress.best_loss = scores.main, loss
+            progress.best_epoch, progress.since_best = progress.epoch, 0
+            write_tensors(self.checkpoints / BEST, self._weights(), {"epoch": str(progress.epoch)})
+        else:
+            progress.since_best += 1
+        self.report.epoch(row, better)
+        values = {f"val/{key}": value for key, value in scores.scores.items()}
+        values |= {"val/loss": loss} | ({"train/loss": train_loss} if train_loss is not None else {})
+        self.accelerator.log(values, step=progress.epoch)
+
+    def _save(self, progress: Progress, state: _PhaseState) -> None:
+        progress.seconds = state.clock.total(progress)
+        state.clock.restart()
+        keep = self.options.keep_checkpoints
+        save_checkpoint(self.checkpoints, progress, self._weights(), state.optimizer, keep)
+
+    def _weights(self) -> dict[str, Tensor]:
+        everything = self.model.state_dict()
+        return {key: everything[key] for key in self.learnt}
+
+
+@dataclass
+class _PhaseState:
+    phase: Phase
+    feed: Feed
+    suffix: nn.Module
+    optimizer: torch.optim.Optimizer
+    prepared: Any
+    clock: _Clock
+
+    @property
+    def learning(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+class _Clock:
+    """Seconds of the run over all its sittings."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.since = time.monotonic()
+
+    def total(self, progress: Progress) -> float:
+        return progress.seconds + time.monotonic() - self.since
+
+
+def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tuple[Scores, float]:
+    """Return the scores and the mean loss on val, by the answers the service would give."""
+    suffix.eval()
+    output = feed.targets.output
+    scorer: Any = make_scorer(feed.table.task, output)
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in feed.validation(batch_size):
+            logits = suffix(batch.inputs, batch.size)
+            total += float(loss(logits, batch.targets)) * len(batch.items)
+            count += len(batch.items)
+            for item, logit in zip(batch.items, logits.float().cpu().numpy(), strict=True):
+                if item.mask is None:
+                    scorer.update(int(logit.argmax()), item.label)
+                    continue
+                truth = feed.targets.encode_mask(read_mask(item.mask))
+                size = (truth.shape[1], truth.shape[0])
+                scorer.update(answer_mask(logit, size, output), truth)
+    return scorer.compute(), total / max(1, count)
+
+
+def make_optimizer(model: Model, phase: Phase, weight_decay: float) -> torch.optim.Optimizer:
+    """Return AdamW over what a phase trains; biases, norms and scalars are not decayed.
+
+    References:
+        Loshchilov & Hutter 2019, arXiv:1711.05101.
+    """
+    groups = []
+    for module, lr in ((model.head, phase.lr), (model.backbone, phase.backbone_lr)):
+        learning = [p for p in module.parameters() if p.requires_grad]
+        for matrices in (True, False):
+            chosen = [p for p in learning if (p.ndim > 1) == matrices]
+            decay = weight_decay if matrices else 0.0
+            if chosen:
+                groups.append({"params": chosen, "peak_lr": lr, "lr": lr, "weight_decay": decay})
+    return torch.optim.AdamW(groups)
+
+
+def learnt_keys(model: Model, first: int) -> list[str]:
+    """Return the keys of all tensors that training from stage `first` on may change."""
+    frozen = {
+        id(tensor)
+        for stage in model.backbone.stages[:first]
+        for tensor in [*stage.parameters(), *stage.buffers()]
+    }
+    learning = {id(tensor) for tensor in [*model.parameters(), *model.buffers()] if id(tensor) not in frozen}
+    return [key for key, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in learning]
+
+
+def _stalled(phase: Phase, progress: Progress) -> bool:
+    return phase.patience is not None and progress.since_best >= phase.patience

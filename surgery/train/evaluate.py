@@ -1,0 +1,156 @@
+"""Scores of predictions against truth, the same in training, in `surgery evaluate` and at export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from surgery.artifact.manifest import OutputSpec
+from surgery.data.targets import IGNORE
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Attributes:
+        n: Images.
+        scores: Named scores, each a share between 0 and 1.
+        per_class: The scores of each class by its name.
+        confusion: Rows are the truth, columns the prediction; images, or pixels for masks.
+        classes: Names of rows and columns.
+    """
+
+    n: int
+    scores: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    classes: tuple[str, ...]
+
+    @property
+    def main(self) -> float:
+        """The score that checkpoints are chosen by: accuracy, or mean IoU."""
+        return self.scores["accuracy"] if "accuracy" in self.scores else self.scores["iou"]
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "n": self.n,
+            "scores": self.scores,
+            "per_class": self.per_class,
+            "confusion": {"classes": list(self.classes), "matrix": self.confusion},
+        }
+
+
+@dataclass
+class LabelScorer:
+    """Accuracy, macro F1 and confusion matrix of single labels.
+
+    Macro F1 is the mean over classes that occur in the truth or in the predictions (as in
+    scikit-learn).
+    """
+
+    output: OutputSpec
+    matrix: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = len(self.output.classes)
+        self.matrix = np.zeros((size, size), np.int64)
+
+    def update(self, predicted: int, truth: int) -> None:
+        """Count one image, by indices of classes."""
+        self.matrix[truth, predicted] += 1
+
+    def compute(self) -> Scores:
+        hits = np.diag(self.matrix).astype(float)
+        truth, predicted = self.matrix.sum(1), self.matrix.sum(0)
+        f1 = _share(2 * hits, truth + predicted)
+        seen = truth + predicted > 0
+        n = int(self.matrix.sum())
+        per_class = {
+            name: {
+                "precision": float(_share(hits, predicted)[i]),
+                "recall": float(_share(hits, truth)[i]),
+                "f1": float(f1[i]),
+                "n": int(truth[i]),
+            }
+            for i, name in enumerate(self.output.classes)
+        }
+        scores = {
+            "accuracy": float(hits.sum() / n) if n else 0.0,
+            "macro_f1": float(f1[seen].mean()) if seen.any() else 0.0,
+        }
+        return Scores(n, scores, per_class, self.matrix.tolist(), self.output.classes)
+
+
+@dataclass
+class MaskScorer:
+    """IoU and Dice per class over the data set, and the mean of the IoU per image.
+
+    The mean over classes leaves the rest class out, and classes that occur neither in the truth nor
+    in the predictions. An image that holds a class neither in truth nor in prediction counts as 1
+    for it in the score per image (as in segmentation_models_pytorch, `zero_division=1`).
+    """
+
+    output: OutputSpec
+    matrix: np.ndarray = field(init=False)
+    per_image: list[float] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        size = len(self.output.classes)
+        self.matrix = np.zeros((size, size), np.int64)
+        values = np.asarray(self.output.mask_values)
+        self._index = np.full(int(values.max()) + 1, -1, np.int64)
+        self._index[values] = np.arange(size)
+        self._scored = [i for i, name in enumerate(self.output.classes) if name != self.output.rest]
+
+    def update(self, mask: np.ndarray, truth: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            mask: Predicted index mask, (h, w).
+            truth: Index of the true class by pixel, (h, w) uint8; 255 is left out.
+        """
+        counts = multiclass_confusion_matrix(
+            torch.from_numpy(self._index[mask]),
+            torch.from_numpy(truth.astype(np.int64)),
+            num_classes=len(self.output.classes),
+            ignore_index=IGNORE,
+            validate_args=False,
+        ).numpy()
+        self.matrix += counts
+        hits, union = _overlap(counts)
+        self.per_image.append(float(_share(hits, union, empty=1.0)[self._scored].mean()))
+
+    def compute(self) -> Scores:
+        hits, union = _overlap(self.matrix)
+        iou = _share(hits, union)
+        dice = _share(2 * hits, union + hits)
+        seen = [i for i in self._scored if union[i] > 0]
+        per_class = {
+            self.output.classes[i]: {"iou": float(iou[i]), "dice": float(dice[i])} for i in self._scored
+        }
+        scores = {
+            "iou": float(iou[seen].mean()) if seen else 0.0,
+            "dice": float(dice[seen].mean()) if seen else 0.0,
+            "iou_per_image": float(np.mean(self.per_image)) if self.per_image else 0.0,
+        }
+        n = len(self.per_image)
+        return Scores(n, scores, per_class, self.matrix.tolist(), self.output.classes)
+
+
+def make_scorer(task: str, output: OutputSpec) -> LabelScorer | MaskScorer:
+    """Return an empty scorer for a task."""
+    return LabelScorer(output) if task == "classify" else MaskScorer(output)
+
+
+def _overlap(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    hits = np.diag(matrix).astype(float)
+    return hits, matrix.sum(0) + matrix.sum(1) - hits
+
+
+def _share(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    whole = np.asarray(whole, float)
+    return np.divide(part, whole, out=np.full_like(whole, empty), where=whole > 0)

@@ -1,0 +1,329 @@
+"""Batches for training and validation: images through the transforms, or activations from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surgery.artifact.image import input_size, read_image, read_mask, read_size
+from surgery.artifact.manifest import InputSpec
+from surgery.data.loaders import batches, iterate
+from surgery.data.table import Item, Table, hash_file
+from surgery.data.targets import TargetSpec
+from surgery.data.transforms import make_view
+from surgery.nets.assemble import Model
+from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, unpack
+
+FILL_BATCH = 8
+"""Images per forward pass while the cache is filled."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image as one view. View 0 is what the service would see; the others are augmented."""
+
+    item: Item
+    view: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step needs.
+
+    Attributes:
+        items: The n images' rows of the table.
+        inputs: `images` (n, h, w, 3) uint8 where nothing is frozen, else the activations by name,
+            each (n, c, h, w) float32 and channels last.
+        targets: Classes (n,) int64, or masks (n, h, w) int64 with 255 where the loss looks away.
+        size: (h, w) of the network's input before padding.
+    """
+
+    items: list[Item]
+    inputs: dict[str, Tensor]
+    targets: Tensor
+    size: tuple[int, int]
+
+
+@dataclass
+class Feed:
+    """Where the batches of one phase come from.
+
+    Args:
+        model: The model; its stages before `cut` do not change during the phase.
+        cut: Index of the first stage that learns.
+        table: The data.
+        input: How an image becomes the network's input.
+        targets: Which classes are learnt.
+        augment: Name of the augmentation.
+        views: Views kept per image, or 0 for a new one every epoch.
+        seed: Seed of order and augmentation.
+        device: Where the model lies.
+        workers: Threads that read images.
+        cache_gib: Bound on the activation cache, GiB; 0 turns it off.
+        precision: Precision of the frozen part, part of the cache's key.
+    """
+
+    model: Model
+    cut: int
+    table: Table
+    input: InputSpec
+    targets: TargetSpec
+    augment: str
+    views: int
+    seed: int
+    device: torch.device
+    workers: int
+    cache_gib: float
+    precision: str = "fp32"
+    autocast: Callable[[], Any] = torch.no_grad
+    cache: ActivationCache | None = field(default=None, init=False)
+    plan: CachePlan | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._view = make_view(self.input, self.augment)
+        self._train = self.table.of("train")
+        self._val = self.table.of("val")
+        self._sizes: dict[Item, tuple[int, int]] = {}
+        self._held: set[str] = set()
+        if self.cut > 0 and self.cache_gib > 0 and self.views > 0:
+            self._open_cache()
+
+    def fill(self, progress: Callable[[int, int], None]) -> None:
+        """Run the frozen part once for each record that the cache shall hold and does not.
+
+        Args:
+            progress: Called with (records done, records in all).
+
+        Raises:
+            DiskFullError: If the disk fills up.
+        """
+        if self.cache is None or self.plan is None:
+            return
+        wanted = [example for example in self._examples() if self._name(example) in self._held]
+        missing = [example for example in wanted if not self.cache.holds(self._name(example))]
+        done = len(wanted) - len(missing)
+        progress(done, len(wanted))
+        order = batches([self._size(e.item) for e in missing], FILL_BATCH, 0, 0, shuffle=False)
+        for loaded in iterate(missing, order, self._load, self.workers):
+            for example, record in self._encode(loaded):
+                self.cache.put(self._name(example), record)
+            done += len(loaded)
+            progress(done, len(wanted))
+
+    def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the training batches of an epoch, from step `start` on.
+
+        Args:
+            epoch: Number of the epoch in the run; decides order and views.
+            batch_size: Images per batch; the last one may be smaller.
+            start: Steps already done.
+        """
+        examples = [Example(item, self._choose_view(item, epoch)) for item in self._train]
+        order = self.order(epoch, batch_size)
+        yield from self._batches(examples, order[start:])
+
+    def order(self, epoch: int, batch_size: int) -> list[list[int]]:
+        """Return the training images of each step of an epoch, as indices."""
+        sizes = [self._size(item) for item in self._train]
+        return batches(sizes, batch_size, self.seed, epoch, shuffle=True)
+
+    def validation(self, batch_size: int) -> Iterator[Batch]:
+        """Yield the validation images as the service would see them, in the table's order by size."""
+        examples = [Example(item, 0) for item in self._val]
+        sizes = [self._size(item) for item in self._val]
+        yield from self._batches(examples, batches(sizes, batch_size, 0, 0, shuffle=False))
+
+    def close(self) -> None:
+        """Release the cache for others."""
+        if self.cache is not None:
+            self.cache.close()
+
+    def _batches(self, examples: list[Example], order: list[list[int]]) -> Iterator[Batch]:
+        for loaded in iterate(examples, order, self._fetch, self.workers):
+            yield self._collate(loaded)
+
+    def _fetch(self, example: Example) -> tuple[Example, Record]:
+        if self.cache is not None and self._name(example) in self._held:
+            record = self.cache.get(self._name(example))
+            if record is not None:
+                return example, record
+        return self._load(example)
+
+    def _load(self, example: Example) -> tuple[Example, Record]:
+        image = read_image(example.item.image)
+        mask = None
+        if example.item.mask is not None:
+            mask = self.targets.encode_mask(read_mask(example.item.mask))
+        image, mask = self._view(image, mask, self._seed_of(example), self._is_plain(example))
+        record = {"image": _to_tensor(image)}  # (h, w, 3)
+        if mask is not None:
+            record["target"] = _to_tensor(mask)  # (h, w)
+        return example, record
+
+    def _collate(self, loaded: list[tuple[Example, Record]]) -> Batch:
+        items = [example.item for example, _ in loaded]
+        if self.cut == 0:
+            images = torch.stack([record["image"] for _, record in loaded])  # (n, h, w, 3)
+            inputs = {"images": images.to(self.device, non_blocking=True)}
+            size = (images.shape[1], images.shape[2])
+        else:
+            inputs, size = self._gather(loaded)
+        if items[0].mask is None:
+            targets = torch.tensor([item.label for item in items])
+        else:
+            targets = torch.stack([record["target"] for _, record in loaded]).long()
+        return Batch(items, inputs, targets.to(self.device, non_blocking=True), size)
+
+    def _gather(self, loaded: list[tuple[Example, Record]]) -> tuple[dict[str, Tensor], tuple[int, int]]:
+        if all("image" in record for _, record in loaded):
+            images = torch.stack([record["image"] for _, record in loaded])  # (n, h, w, 3)
+            activations = self._run_frozen(images)
+            if self.cache is not None:  # the same rounding whether a record is cached or not
+                activations = {key: value.half().float() for key, value in activations.items()}
+            return activations, (images.shape[1], images.shape[2])
+        fresh = [(example, record) for example, record in loaded if "image" in record]
+        encoded = dict(self._encode(fresh)) if fresh else {}
+        records = [encoded.get(example, record) for example, record in loaded]
+        names = [name for name in records[0] if name not in ("target", "image")]
+        inputs = {name: unpack([record[name] for record in records], self.device) for name in names}
+        width, height = self._size(loaded[0][0].item)
+        return inputs, (height, width)
+
+    def _encode(self, loaded: list[tuple[Example, Record]]) -> Iterator[tuple[Example, Record]]:
+        images = torch.stack([record["image"] for _, record in loaded])  # (n, h, w, 3)
+        activations = self._run_frozen(images)
+        for i, (example, record) in enumerate(loaded):
+            packed = {name: pack(value[i]) for name, value in activations.items()}
+            yield example, {**packed, **{k: v for k, v in record.items() if k == "target"}}
+
+    def _run_frozen(self, images: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad(), self.autocast():
+            return encode_prefix(self.model, images.to(self.device), self.cut)
+
+    def _choose_view(self, item: Item, epoch: int) -> int:
+        if self.augment == "none":
+            return 0
+        if self.views == 0:
+            return epoch + 1
+        return (epoch + int(self._digest(item)[:8], 16)) % self.views
+
+    def _is_plain(self, example: Example) -> bool:
+        if example.view == 0 or self.augment == "none":
+            return True
+        return self.augment == "flip" and self.views == 0 and self._seed_of(example) % 2 == 0
+
+    def _seed_of(self, example: Example) -> int:
+        text = f"{self.seed}/{self._digest(example.item)}/{example.view}"
+        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+    def _digest(self, item: Item) -> str:
+        return self.table.content_hash(item)
+
+    def _name(self, example: Example) -> str:
+        digest = self._digest(example.item)[:40]
+        if example.item.mask is not None:
+            digest += f"-{hash_file(example.item.mask)[:16]}"
+        seeded = example.view > 0 and self.augment != "flip"
+        return f"{digest}-{example.view}" + (f"-{self.seed}" if seeded else "")
+
+    def _size(self, item: Item) -> tuple[int, int]:
+        """Return (width, height) of the network's input for an image, read from its header once."""
+        if self.input.size_rule != "native":
+            return self.input.width or 0, self.input.height or 0
+        if item not in self._sizes:
+            self._sizes[item] = input_size(read_size(item.image), self.input)
+        return self._sizes[item]
+
+    def _examples(self) -> list[Example]:
+        """Return every record the phase needs, the most useful first."""
+        found = [Example(item, 0) for item in self._val]
+        views = 1 if self.augment == "none" else self.views
+        return found + [Example(item, view) for view in range(views) for item in self._train]
+
+    def _open_cache(self) -> None:
+        key = {
+            "format": 1,
+            "frozen": digest_modules(list(self.model.backbone.stages[: self.cut])),
+            "backbone": self.model.backbone.name,
+            "cut": self.cut,
+            "head_stages": list(self.model.head_stages),
+            "input": self.input.__dict__,
+            "augment": self.augment,
+            "targets": self.targets.describe(),
+            "precision": self.precision,
+            "device": self.device.type,
+        }
+        self.cache = ActivationCache(key, self.cache_gib)
+        examples = self._examples()
+        sizes = {self._size(example.item) for example in examples}
+        cost = {size: self._record_bytes(size) for size in sizes}
+        names = [self._name(example) for example in examples]
+        self.plan = self.cache.plan(names, [cost[self._size(e.item)] for e in examples])
+        self._held = set(names[: self.plan.held])
+
+    def _record_bytes(self, size: tuple[int, int]) -> int:
+        """Return the bytes of a record for an input of (width, height), from the stages' strides."""
+        width, height = size
+        total = width * height if self.table.task == "segment" else 0
+        for name in prefix_names(self.model, self.cut):
+            stage = self.model.backbone.info[self.cut - 1 if name == "state" else int(name)]
+            stride = stage.stride
+            total += 2 * stage.channels * (-(-width // stride) + 1) * (-(-height // stride) + 1)
+        return total
+
+
+def _to_tensor(array: np.ndarray) -> Tensor:
+    """Return an array as a tensor; decoded images may be read-only, which torch cannot hold."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def prefix_names(model: Model, cut: int) -> list[str]:
+    """Return the names of the activations that training from stage `cut` on needs at most."""
+    names = [str(stage) for stage in model.head_stages if stage < cut]
+    return names + (["state"] if cut <= max(model.head_stages) else [])
+
+
+def encode_prefix(model: Model, images: Tensor, cut: int) -> dict[str, Tensor]:
+    """Run the stages before `cut`.
+
+    Args:
+        images: (n, h, w, 3) uint8.
+
+    Returns:
+        The head's features from these stages by stage index, and under `state` the input of stage
+        `cut` where the head needs it and it is not the last of the features itself.
+    """
+    stop = min(cut, max(model.head_stages) + 1)
+    state, features = model.backbone.run(model.normalise(images), 0, stop)
+    kept = {str(stage): features[stage] for stage in model.head_stages if stage < cut}
+    if cut <= max(model.head_stages) and not (str(cut - 1) in kept and state is features[cut - 1]):
+        kept["state"] = state
+    return kept
+
+
+class Suffix(nn.Module):
+    """What is left of the model after its frozen stages: the part that a step runs and trains."""
+
+    def __init__(self, model: Model, cut: int) -> None:
+        super().__init__()
+        self.model = model
+        self.cut = cut
+
+    def forward(self, inputs: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits, (n, c) or (n, c, h, w), from a batch's inputs (see `Batch`)."""
+        model, cut = self.model, self.cut
+        if cut == 0:
+            inputs = {"state": model.normalise(inputs["images"])}
+        features = {stage: inputs[str(stage)] for stage in model.head_stages if stage < cut}
+        last = max(model.head_stages)
+        if cut <= last:
+            state = inputs["state"] if "state" in inputs else inputs[str(cut - 1)]
+            _, more = model.backbone.run(state, cut, last + 1)
+            features |= {stage: more[stage - cut] for stage in model.head_stages if stage >= cut}
+        return model.decode([features[stage] for stage in model.head_stages], size)

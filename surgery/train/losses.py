@@ -1,0 +1,48 @@
+"""Losses: cross-entropy for classes, cross-entropy plus Dice for masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import segmentation_models_pytorch as smp
+from torch import Tensor, nn
+
+from surgery.data.targets import IGNORE
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def make_loss(task: str, outputs: int, label_smoothing: float) -> Loss:
+    """Return the loss of a task, a function of logits and targets to a scalar.
+
+    Args:
+        task: `classify` or `segment`.
+        outputs: Logits per image or pixel; 1 means a sigmoid.
+        label_smoothing: Share of the target spread over all classes (classification).
+
+    Returns:
+        For classes, cross-entropy of logits (n, c) and targets (n,). For masks, (binary)
+        cross-entropy plus Dice over the batch, of logits (n, c, h, w) and targets (n, h, w), where
+        targets of 255 count in neither.
+
+    References:
+        Milletari et al. 2016, arXiv:1606.04797, eq. 3 (Dice); Szegedy et al. 2016,
+        arXiv:1512.00567, section 7 (label smoothing).
+    """
+    if task == "classify":
+        return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+    mode = "binary" if outputs == 1 else "multiclass"
+    dice = smp.losses.DiceLoss(mode, from_logits=True, ignore_index=IGNORE)
+    cross: nn.Module
+    if outputs == 1:
+        cross = smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORE)
+    else:
+        cross = nn.CrossEntropyLoss(ignore_index=IGNORE)
+
+    def masks_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if outputs == 1:
+            targets = targets[:, None]  # (n, h, w) -> (n, 1, h, w)
+            return cross(logits, targets.to(logits.dtype)) + dice(logits, targets)
+        return cross(logits, targets) + dice(logits, targets)
+
+    return masks_loss

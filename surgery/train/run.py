@@ -1,0 +1,100 @@
+"""The folder of a run: runs/<name>-<time>/, what it was started with, and whether it is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.artifact.errors import ConfigError, DataError
+from surgery.config import FinetuneConfig, save_recipe, to_dict
+
+RUN_FILE = "run.json"
+FREE_TO_CHANGE = ("device", "workers", "keep_checkpoints", "checkpoint_minutes", "cache_gib")
+"""Fields that a resumed run may have otherwise than the run it goes on with."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run on disk.
+
+    Attributes:
+        folder: Where checkpoints, events and `run.json` are.
+        resumed: Whether it was there before.
+    """
+
+    folder: Path
+    resumed: bool
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run as done, so that `--resume` starts a new one."""
+        values = json.loads((self.folder / RUN_FILE).read_text("utf-8"))
+        _write(self.folder / RUN_FILE, values | {"state": "done"} | facts)
+
+
+def runs_root() -> Path:
+    """Return the folder of all runs: $SURGERY_RUNS, else ./runs."""
+    return Path(os.environ.get("SURGERY_RUNS", "runs"))
+
+
+def open_run(config: FinetuneConfig, fingerprint: str, resume: bool) -> Run:
+    """Make the folder of a new run, or find the unfinished one to go on with.
+
+    Args:
+        config: The resolved config.
+        fingerprint: The data's.
+        resume: Go on with the newest unfinished run of the name, if there is one.
+
+    Raises:
+        ConfigError: If the unfinished run was started with other options.
+        DataError: If the data has changed since.
+    """
+    if resume:
+        folder = _find_unfinished(config.name)
+        if folder is not None:
+            _check_same(folder, config, fingerprint)
+            return Run(folder, True)
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = runs_root() / f"{config.name}-{stamp}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = runs_root() / f"{config.name}-{stamp}-{number}"
+    folder.mkdir(parents=True)
+    save_recipe(config, folder / "recipe.yaml")
+    values = {"name": config.name, "state": "unfinished", "data_fingerprint": fingerprint}
+    _write(folder / RUN_FILE, values | {"config": to_dict(config)})
+    return Run(folder, False)
+
+
+def _find_unfinished(name: str) -> Path | None:
+    found = []
+    for path in runs_root().glob(f"{name}-*/{RUN_FILE}"):
+        values = json.loads(path.read_text("utf-8"))
+        if values["name"] == name and values["state"] == "unfinished":
+            found.append(path.parent)
+    return max(found, key=lambda folder: folder.stat().st_ctime) if found else None
+
+
+def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str) -> None:
+    values = json.loads((folder / RUN_FILE).read_text("utf-8"))
+    mine, theirs = to_dict(config), values["config"]
+    changed = [
+        f"{key}: the run has {theirs.get(key)!r}, the command {mine[key]!r}"
+        for key in mine
+        if key not in FREE_TO_CHANGE and mine[key] != theirs.get(key)
+    ]
+    hint = f"Repeat the run's own command, or leave --resume out (the run is {folder})."
+    if changed:
+        raise ConfigError("--resume: other options than the unfinished run\n" + "\n".join(changed), hint)
+    if values["data_fingerprint"] != fingerprint:
+        raise DataError(f"{config.data}: the data has changed since {folder} was started", hint)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    aside.replace(path)
