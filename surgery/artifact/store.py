@@ -80,6 +80,16 @@ class Store:
         """
         return [number for number in self._numbers(name) if not self._load(name, number)[1]]
 
+    def list_damaged(self) -> dict[str, str]:
+        """Return `name@version` → what is wrong, of numbered folders that are no whole version."""
+        damaged = {}
+        for name in sorted(filter(NAME.fullmatch, disk.list_entries(self.root))):
+            for number in self._numbers(name):
+                reason = self._load(name, number)[1]
+                if reason:
+                    damaged[f"{name}@{number}"] = reason
+        return damaged
+
     def aliases(self, name: str) -> dict[str, int]:
         """Return alias → version.
 

@@ -116,7 +116,7 @@ def test_what_is_no_graph_is_refused(tmp_path: Path, data: bytes | None) -> None
     path = tmp_path / "model.onnx"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(StoreError, match="model.onnx"):
+    with pytest.raises(StoreError, match=r"model\.onnx"):
         open_session(path, "cpu")
 
 

@@ -1,0 +1,240 @@
+"""surgery models: what the store holds, and which version of a model is production."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from surgery.artifact.manifest import Manifest
+    from surgery.artifact.store import Store, StoredVersion
+
+WIDTH = 110
+_MIB = 2**20
+
+
+def list_models(as_json: bool = False) -> None:
+    """Print every version of every model in the store.
+
+    Args:
+        as_json: Print one JSON object instead of a table.
+
+    Raises:
+        StoreError: If the aliases of a model cannot be read.
+    """
+    from surgery.artifact.store import Store
+
+    store = Store()
+    rows = [row for name in store.list_names() for row in _rows(store, name)]
+    damaged = store.list_damaged()
+    if as_json:
+        print(json.dumps({"store": str(store.root), "versions": rows, "damaged": damaged}))
+        return
+    if rows:
+        _print_rows(rows)
+    for ref, reason in damaged.items():
+        _say(f"damaged: {ref}: {reason.splitlines()[0]}")
+    if rows:
+        _say("next: surgery models show NAME, or bentoml serve")
+    else:
+        _say(f"the store {store.root} holds no model")
+        _say("next: surgery finetune DATA --name NAME, or make demo")
+
+
+def show(ref: str, as_json: bool = False) -> None:
+    """Print what a version is and where it came from, after checking each of its files.
+
+    Args:
+        ref: NAME, NAME@VERSION or NAME@ALIAS.
+        as_json: Print the manifest and a little more as one JSON object.
+
+    Raises:
+        ModelNotFoundError: No such model, version or alias.
+        StoreError: A file of the version is missing or altered.
+    """
+    from surgery.artifact.store import Store
+
+    store = Store()
+    stored = store.resolve(ref)
+    store.verify(stored.name, stored.version)
+    aliases = _aliases_of(store, stored)
+    if as_json:
+        values = {"model": stored.name, "path": str(stored.path), "aliases": aliases}
+        print(json.dumps(values | stored.manifest.to_dict()))
+        return
+    title = f"{stored.ref} ({', '.join(aliases)})" if aliases else stored.ref
+    table = Table(title, "", box=None, title_justify="left")
+    for key, value in _facts(stored).items():
+        table.add_row(key, value)
+    _out().print(table, highlight=False)
+    _say(f"next: surgery evaluate {stored.ref} DATA, or surgery predict {stored.ref} IMAGE")
+
+
+def promote(name: str, version: int, as_json: bool = False) -> None:
+    """Make a version production: NAME alone and the service mean it from now on.
+
+    Args:
+        name: The model.
+        version: Number of the version; every file of it is checked first.
+        as_json: Print one JSON object.
+
+    Raises:
+        ModelNotFoundError: No such version.
+        StoreError: A file of it is damaged.
+    """
+    from surgery.artifact.store import Store
+
+    store = Store()
+    stored = store.promote(name, version)
+    _print_change(store, stored, f"{stored.ref} is production", as_json)
+    if "previous" in store.aliases(name):
+        _say(f"next: surgery models rollback {name}, to go back")
+
+
+def rollback(name: str, as_json: bool = False) -> None:
+    """Swap production and previous.
+
+    Args:
+        name: The model.
+        as_json: Print one JSON object.
+
+    Raises:
+        ModelNotFoundError: No such model, or the previous version is gone.
+        StoreError: No version was production before, or it is damaged.
+    """
+    from surgery.artifact.store import Store
+
+    store = Store()
+    stored = store.rollback(name)
+    _print_change(store, stored, f"{stored.ref} is production again", as_json)
+    _say(f"next: surgery models rollback {name}, to swap once more")
+
+
+def remove(name: str, version: int, as_json: bool = False) -> None:
+    """Delete a version; production is refused. Its number is not given again.
+
+    Args:
+        name: The model.
+        version: Number of the version.
+        as_json: Print one JSON object.
+
+    Raises:
+        ModelNotFoundError: No such version.
+        StoreError: An alias points at it.
+    """
+    from surgery.artifact.store import Store
+
+    store = Store()
+    store.remove(name, version)
+    if as_json:
+        print(json.dumps({"model": name, "removed": version, "aliases": store.aliases(name)}))
+    else:
+        print(f"{name}@{version} is removed")
+    _say("next: surgery models list")
+
+
+def _print_change(store: Store, stored: StoredVersion, line: str, as_json: bool) -> None:
+    aliases = store.aliases(stored.name)
+    values = {"model": stored.name, "version": stored.version, "aliases": aliases}
+    print(json.dumps(values) if as_json else line)
+
+
+def _rows(store: Store, name: str) -> list[dict[str, Any]]:
+    """Return what is told of each version of a name, as plain values."""
+    rows = []
+    for version in store.list_versions(name):
+        stored = store.resolve(f"{name}@{version}")
+        manifest = stored.manifest
+        rows.append(
+            {
+                "model": name,
+                "version": version,
+                "aliases": _aliases_of(store, stored),
+                "task": manifest.task,
+                "backbone": manifest.backbone.get("name"),
+                "head": manifest.head.get("name"),
+                "strategy": manifest.strategy.get("name"),
+                "precision": manifest.precision,
+                "scores": _scores(manifest),
+                "bytes": _size(stored),
+                "created": manifest.created,
+            }
+        )
+    return rows
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    columns = (
+        "model",
+        "alias",
+        "task",
+        "backbone",
+        "head",
+        "strategy",
+        "precision",
+        "score",
+        "MiB",
+        "created",
+    )
+    table = Table(*columns, box=None)
+    for row in rows:
+        score = next((f"{key} {value:.3f}" for key, value in row["scores"].items()), "")
+        table.add_row(
+            f"{row['model']}@{row['version']}",
+            ", ".join(row["aliases"]),
+            *(str(row[key] or "") for key in ("task", "backbone", "head", "strategy", "precision")),
+            score,
+            f"{row['bytes'] / _MIB:.1f}",
+            row["created"][:10],
+        )
+    _out().print(table, highlight=False)
+
+
+def _facts(stored: StoredVersion) -> dict[str, str]:
+    """Return the lines of `show`."""
+    manifest = stored.manifest
+    spec, weights = manifest.input, manifest.provenance.get("weights", {})
+    size = "the image's own size" if spec.size_rule == "native" else f"{spec.width}×{spec.height}"
+    layers = manifest.provenance.get("layers", {}).get("stages", [])
+    return {
+        "task": f"{manifest.task}: {', '.join(manifest.output.classes)}",
+        "backbone": str(manifest.backbone.get("name", "")),
+        "weights": ", ".join(str(weights[key]) for key in ("place", "licence") if weights.get(key)),
+        "head": str(manifest.head.get("name", "")),
+        "strategy": str(manifest.strategy.get("name", "")),
+        "layers": "\n".join(f"{layer.get('name')}: {layer.get('fate')}" for layer in layers),
+        "input": f"{spec.size_rule}, {size}, {spec.colour}",
+        "precision": manifest.precision,
+        "scores": "\n".join(f"{key} {value:.4f}" for key, value in _scores(manifest).items()),
+        "parent": manifest.parent or "",
+        "created": f"{manifest.created} by surgery {manifest.surgery_version}",
+        "files": f"{len(manifest.files)}, {_size(stored) / _MIB:.1f} MiB, each as the manifest says",
+        "folder": str(stored.path),
+    }
+
+
+def _scores(manifest: Manifest) -> dict[str, float]:
+    """Return the named scores that are numbers."""
+    scores = manifest.scores.get("scores", {})
+    return {key: value for key, value in scores.items() if isinstance(value, int | float)}
+
+
+def _aliases_of(store: Store, stored: StoredVersion) -> list[str]:
+    held = store.aliases(stored.name).items()
+    return sorted(alias for alias, version in held if version == stored.version)
+
+
+def _size(stored: StoredVersion) -> int:
+    return sum((stored.path / file).stat().st_size for file in stored.manifest.files)
+
+
+def _out() -> Console:
+    """Return the console for results: the terminal's width, or a fixed one in a pipe."""
+    return Console(width=None if Console().is_terminal else WIDTH)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(line, highlight=False, markup=False)
