@@ -99,7 +99,7 @@ def _compare_answers(
         total, unequal, wrong = differs.size, int(differs.sum()), int((differs & ~possible).sum())
     if wrong:
         raise ParityError(
-            f"{path}: the exported graph answers differently where the logits do not tie ({wrong} of {total})",
+            f"{path}: the exported graph answers differently where no logits tie ({wrong} of {total})",
             "The version was not stored; report the backbone and head.",
         )
     return total, unequal

@@ -170,9 +170,8 @@ def show_plan(
     report.line(f"{config.task}: {', '.join(targets.output.classes)}")
     report.line(f"{config.backbone} from {config.weights}, head {config.head}, strategy {config.strategy}")
     for part in layers["parts"]:
-        report.line(
-            f"  {part['name']:<12}{part['layers']:>4} layers{part['parameters']:>12,} parameters  {part['fate']}"
-        )
+        size = f"{part['layers']:>4} layers{part['parameters']:>12,} parameters"
+        report.line(f"  {part['name']:<12}{size}  {part['fate']}")
     report.line(f"  {layers['trained']:,} parameters are trained")
     for phase in phases:
         report.line(f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}")
