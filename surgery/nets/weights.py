@@ -35,7 +35,8 @@ class LoadedWeights:
     state: dict[str, Tensor] | None
     """Under the names of `timm.create_model(backbone)`; the classifier may be missing. None: random."""
     source: dict[str, Any]
-    """For the manifest: kind, place, sha256 of the file they were read from, licence, and more."""
+    """For the manifest: `kind`; `place`, in words; `sha256` of the file they were read from (none of random
+    ones); `licence`; `asked`, the word that gets the same weights again; `parent`, of a stored model."""
 
 
 def cache_dir() -> Path:
@@ -56,20 +57,21 @@ def load_weights(backbone: str, weights: str, seed: int) -> LoadedWeights:
         backbone: timm's name.
         weights: `imagenet` (cache, then the catalogue's sources), `hub` (timm's own choice), `random`, a file
             (SUFFIXES), or NAME[@VERSION|@ALIAS] of the store.
-        seed: Of `random`; the layers themselves are drawn where the network is built.
+        seed: Not used: `random` layers are drawn where the network is built, from its own seed.
 
     Raises:
         WeightsError: They cannot be had; the message names each place tried and what it said.
         ConfigError: No such backbone.
     """
     if weights == "random":
-        return LoadedWeights(None, {"kind": "random", "place": "drawn at random", "seed": seed})
+        return LoadedWeights(None, {"kind": "random", "place": "drawn at random", "asked": weights})
     if weights in ("imagenet", "hub"):
         known = sources(backbone) if weights == "imagenet" else hub_sources(backbone)
-        return _obtain(backbone, known, weights)
+        found = _obtain(backbone, known, weights)
+        return LoadedWeights(found.state, {**found.source, "asked": weights})
     path = Path(weights).expanduser()
     if path.suffix in SUFFIXES or path.is_file() or "/" in weights or os.sep in weights:
-        return _from_file(backbone, path)
+        return _from_file(backbone, path.absolute())
     return _from_store(backbone, weights)
 
 
@@ -169,18 +171,13 @@ def _from_file(backbone: str, path: Path) -> LoadedWeights:
             state = lift_onnx(read_onnx(path), backbone)
     else:
         state = timm_names(read_state(path))
-    source = {
-        "kind": "file",
-        "place": str(path),
-        "sha256": disk.sha256(path),
-        "licence": "unknown",
-    }
-    return LoadedWeights(state, source)
+    source = {"kind": "file", "place": str(path), "licence": "unknown", "asked": str(path)}
+    return LoadedWeights(state, {**source, "sha256": disk.sha256(path)})
 
 
 def _from_store(backbone: str, ref: str) -> LoadedWeights:
     try:
-        version = Store(None).resolve(ref)
+        version = Store().resolve(ref)
     except (ModelNotFoundError, StoreError) as error:
         raise WeightsError(
             f"--weights {ref}: not imagenet, hub or random, not a file, and no model of the store: "
@@ -188,7 +185,7 @@ def _from_store(backbone: str, ref: str) -> LoadedWeights:
             error.hint,
         ) from error
     manifest, name = version.manifest, version.manifest.backbone.get("name")
-    place = f"{version.name}@{version.version}"
+    place = version.ref
     if name != backbone:
         raise WeightsError(
             f"{place} was made from {name}, not from {backbone}",
@@ -198,11 +195,11 @@ def _from_store(backbone: str, ref: str) -> LoadedWeights:
     sha256 = disk.sha256(path) if path.is_file() else ""
     if sha256 != manifest.files.get("weights.safetensors"):
         raise WeightsError(f"{path} is missing or altered", f"see `surgery models show {version.name}`")
-    licence = manifest.provenance.get("licence", "unknown")
-    return LoadedWeights(
-        timm_names(read_state(path)),
-        {"kind": "store", "place": place, "sha256": sha256, "licence": licence},
-    )
+    origin = manifest.provenance.get("weights", {})
+    inherited = {key: origin[key] for key in ("licence", "credit") if key in origin}
+    source = {"kind": "store", "place": f"store, {place}", "sha256": sha256, **inherited}
+    # The number, not the alias that was asked for: an alias moves.
+    return LoadedWeights(timm_names(read_state(path)), {**source, "asked": place, "parent": place})
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
