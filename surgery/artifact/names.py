@@ -41,7 +41,7 @@ def check_version(version: int | str) -> int:
     Raises:
         StoreError: Unless it is a whole number from 1 on.
     """
-    if isinstance(version, bool) or not VERSION.fullmatch(str(version)):
+    if not VERSION.fullmatch(str(version)):
         raise StoreError(f"{version!r:.100} is not a version", "versions are numbers: 1, 2, 3 …")
     return int(version)
 

@@ -17,6 +17,8 @@ def write_graph(path: Path, task: str = "segment", outputs: tuple[str, ...] = ()
     from onnx import TensorProto, helper
 
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
+    # onnxruntime would print a warning about an initializer that nothing uses.
+    spare = helper.make_tensor("spare", TensorProto.FLOAT, [1], [0])
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["embedding"], keepdims=0),
@@ -37,7 +39,7 @@ def write_graph(path: Path, task: str = "segment", outputs: tuple[str, ...] = ()
             helper.make_tensor_value_info(name, TensorProto.FLOAT, answers[name])
             for name in outputs or tuple(answers)
         ],
-        [axes],
+        [axes, spare],
     )
     opset = helper.make_opsetid("", 18)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)

@@ -142,6 +142,11 @@ def test_boxes_hold_the_pieces() -> None:
     assert all(type(value) is int for value in boxes[0]["box"])
 
 
+def test_pieces_that_touch_at_a_corner_are_one() -> None:
+    boxes = mask_boxes(np.eye(5, dtype=np.uint8), CAR, min_pixels=1)
+    assert boxes == [{"label": "car", "box": [0, 0, 5, 5], "pixels": 5}]
+
+
 def test_boxes_leave_out_specks_and_the_rest() -> None:
     boxes = mask_boxes((MASK == 1).astype(np.uint8), CAR)
     assert [piece["box"] for piece in boxes] == [[30, 10, 50, 20]]
