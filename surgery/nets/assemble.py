@@ -48,6 +48,13 @@ class Model(nn.Module):
         For segment H and W are h and w rounded up to a multiple of the stride; what is added at the bottom
         and at the right is the mean colour.
         """
+        side = self.backbone.fixed_size
+        if side and tuple(images.shape[1:3]) != (side, side):
+            raise ConfigError(
+                f"{self.backbone.name} takes images of {side}×{side}, not "
+                f"{images.shape[2]}×{images.shape[1]}",
+                f"give --image-size {side}",
+            )
         x = images.permute(0, 3, 1, 2)  # (n, h, w, 3) -> (n, 3, h, w), channels last as it lies
         x = x.to(torch.float32) * self.scale + self.shift
         if self.stride > 1:
@@ -78,9 +85,23 @@ class Model(nn.Module):
         Returns:
             (n, classes), or (n, channels, h, w).
         """
+        if self.task == "classify":
+            return self.head(features, size)
         h, w = size
-        logits: Tensor = self.head(features, self.padded_size(size))
-        return logits[:, :, :h, :w] if self.task == "segment" else logits
+        padded = self.padded_size(size)
+        logits: Tensor = self.head(self._aligned(features, padded), padded)
+        return logits[:, :, :h, :w]  # (n, channels, H, W) -> (n, channels, h, w)
+
+    def _aligned(self, features: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Bring the maps of stages that are not exact to (n, c, H/stride, W/stride)."""
+        aligned = []
+        for k, feature in zip(self.head_stages, features, strict=True):
+            stage = self.backbone.info[k]
+            if not stage.exact:
+                side = (size[0] // stage.stride, size[1] // stage.stride)
+                feature = F.interpolate(feature, size=side, mode="bilinear", align_corners=False)
+            aligned.append(feature)
+        return aligned
 
     def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Round (h, w) up to multiples of the stride."""
@@ -128,6 +149,11 @@ def build_model(
         raise ConfigError(f"head '{head}' is not for {task}", f"use one of {', '.join(heads[task])}")
     with seeded(seed):
         net = build_backbone(backbone, weights.state)
+    if net.fixed_size and task == "segment":
+        raise ConfigError(
+            f"{backbone} takes images of {net.fixed_size}×{net.fixed_size} only; masks need any size",
+            "take a convolutional network such as vgg16 or resnet50",
+        )
     chosen = choose_stages(net, head, task, stages)
     net = net.trimmed(chosen[-1] + 1)
     with seeded(seed):  # again: a head starts the same behind a loaded and behind a random backbone

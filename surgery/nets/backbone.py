@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.errors import ConfigError, WeightsError
+from surgery.nets.catalogue import unknown_backbone
 from surgery.nets.stages import (
     Stage,
     StageInfo,
@@ -35,6 +35,7 @@ class Backbone(nn.Module):
         name: timm's name of the network.
         info: One entry per stage.
         mean, std: Per channel, of the input scaled to 0–1.
+        fixed_size: Side of the only input that it takes; None: any.
         pyramid: Indices of the stages with strictly rising strides, shallow to deep.
         stages: Stage k maps the state after stage k-1 to the state after stage k.
     """
@@ -45,6 +46,7 @@ class Backbone(nn.Module):
         self.name = name
         self.mean: tuple[float, float, float] = tuple(cfg.mean)
         self.std: tuple[float, float, float] = tuple(cfg.std)
+        self.fixed_size = _fixed_size(name)
         self.info = info
         self.pyramid = _rising(info)
         self.stages = nn.ModuleList(stages)
@@ -62,7 +64,8 @@ class Backbone(nn.Module):
 
         Returns:
             The state after the last stage run, and one feature map (n, c, h/stride, w/stride) for each
-            stage run. Where the state is the feature map they are the same tensor.
+            stage run, a little smaller where the stage is not `exact`. Where the state is the feature map
+            they are the same tensor.
         """
         features = []
         for stage in self.stages[start:stop]:
@@ -123,7 +126,7 @@ def build_backbone(name: str, state: dict[str, Tensor] | None) -> Backbone:
         WeightsError: Weights that do not fit, with the names.
     """
     if not timm.is_model(name):
-        raise _unknown(name)
+        raise unknown_backbone(name)
     if state is None:
         full = timm.create_model(name)
     else:
@@ -223,7 +226,8 @@ def _probe(name: str, stages: list[Stage], full: Any) -> tuple[StageInfo, ...]:
     Also finds the stages whose first layer works in place, which would spoil a stored state.
     """
     noise = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, PROBE_PIXELS, PROBE_PIXELS, generator=noise)
+    side = _fixed_size(name) or PROBE_PIXELS
+    images = torch.randn(1, 3, side, side, generator=noise)
     caught: list[list[Tensor]] = [[] for _ in stages]
     try:
         with ExitStack() as taps:
@@ -231,7 +235,7 @@ def _probe(name: str, stages: list[Stage], full: Any) -> tuple[StageInfo, ...]:
                 taps.enter_context(read_tap(full, stage.tap, found))
             full.forward_features(images)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise _uncuttable(name, f"it does not take a {PROBE_PIXELS}×{PROBE_PIXELS} image") from error
+        raise _uncuttable(name, f"it does not take a {side}×{side} image") from error
     info, state = [], images
     for k, (stage, found) in enumerate(zip(stages, caught, strict=True)):
         version = state._version
@@ -244,11 +248,17 @@ def _probe(name: str, stages: list[Stage], full: Any) -> tuple[StageInfo, ...]:
         if feature.shape != expected.shape or not torch.allclose(feature, expected, 1e-4, 1e-5):
             raise _uncuttable(name, "its layers do not run one after the other")
         label = "conv_head" if stage.steps[0] == "conv_head" else f"stage{k + 1}"
-        stride = PROBE_PIXELS // feature.shape[-1]
+        stride = round(side / feature.shape[-1])
+        exact = stride * feature.shape[-1] == side
         layers, parameters = count_layers(stage), count_parameters(stage)
-        info.append(StageInfo(label, stride, feature.shape[1], layers, parameters))
+        info.append(StageInfo(label, stride, feature.shape[1], layers, parameters, exact))
         state = after
     return tuple(info)
+
+
+def _fixed_size(name: str) -> int | None:
+    cfg = timm.get_pretrained_cfg(name)
+    return int(cfg.input_size[-1]) if cfg.fixed_input_size else None
 
 
 def _rising(info: tuple[StageInfo, ...]) -> tuple[int, ...]:
@@ -266,15 +276,6 @@ def _some(names: list[str]) -> str:
         return "none"
     more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
     return ", ".join(names[:SHOWN_KEYS]) + more
-
-
-def _unknown(name: str) -> ConfigError:
-    near = difflib.get_close_matches(name, timm.list_models(), n=3)
-    return ConfigError(
-        f"there is no backbone '{name}'"
-        + (f" (nearest: {', '.join(repr(n) for n in near)})" if near else ""),
-        "see `surgery backbones list`; every timm model whose layers run in a row can be used",
-    )
 
 
 def _uncuttable(name: str, why: str) -> ConfigError:

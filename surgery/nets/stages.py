@@ -23,6 +23,8 @@ class StageInfo:
     """Layers with a weight matrix or kernel: convolutions and linear layers."""
     parameters: int
     """Parameters, batch-norm statistics not counted."""
+    exact: bool = True
+    """False: convolutions without padding make the map a little smaller than input over stride."""
 
 
 @dataclass(frozen=True)

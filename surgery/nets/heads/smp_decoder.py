@@ -71,7 +71,7 @@ DECODERS = {
     "smp-fpn": Decoder(
         lambda c, d, p: FPNDecoder(c, encoder_depth=d, dropout=p), 128, 1, "four", drops_out=True
     ),
-    "pspnet": Decoder(lambda c, d, p: PSPDecoder(c, dropout=p), 512, 3, "deepest", drops_out=True),
+    "pspnet": Decoder(lambda c, d, p: _pspnet(c, p), 512, 3, "deepest", drops_out=True),
     "deeplabv3": Decoder(
         lambda c, d, p: DeepLabV3Decoder(c[-1], 256, ATROUS_RATES, False, p),
         256,
@@ -198,6 +198,26 @@ def _deeplabv3plus(channels: list[int], depth: int, dropout: float) -> nn.Module
     # smp enlarges by 4 at most, which fits a dilated encoder; ours may be deeper.
     decoder.up = nn.Upsample(scale_factor=2 ** (depth - 2), mode="bilinear", align_corners=True)
     return decoder
+
+
+def _pspnet(channels: list[int], dropout: float) -> nn.Module:
+    decoder = PSPDecoder(channels, dropout=dropout)
+    # smp's own block takes another way while it is exported, which fixes the size.
+    decoder.psp.blocks = nn.ModuleList(PooledContext(block.pool) for block in decoder.psp.blocks)
+    return decoder
+
+
+class PooledContext(nn.Module):
+    """Pool, convolve and enlarge back: one block of PSPNet."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c', h, w)."""
+        size = (x.shape[2], x.shape[3])
+        return F.interpolate(self.pool(x), size=size, mode="bilinear", align_corners=True)
 
 
 class GridPool(nn.Module):
