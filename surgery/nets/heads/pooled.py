@@ -1,10 +1,11 @@
-"""Classification by pooling: each used stage to one vector, then one linear layer."""
+"""Classification by pooling: each used stage to one vector of fixed length, then one linear layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgery.nets.stages import StageInfo
@@ -14,7 +15,10 @@ GEM_EPSILON = 1e-6
 
 
 class Pooled(nn.Module):
-    """Pool over positions, join the stages' vectors, drop out, map to the classes.
+    """Pool over positions, bring each vector to one length, join them, drop out, map to the classes.
+
+    Activations of VGG16 are a hundred times those of an EfficientNet. Each pooled vector of d values is
+    scaled to the length √d, so that one learning rate serves every backbone and stage.
 
     Args:
         pool: `avg`, `max`, `avgmax` (both, joined) or `gem` (generalised mean, power learnt).
@@ -23,7 +27,7 @@ class Pooled(nn.Module):
         dropout: Share of pooled values dropped in training.
 
     References:
-        Radenović et al. 2018, arXiv:1711.02512, eq. 3 (gem).
+        Radenović et al. 2018, arXiv:1711.02512, eq. 3 (gem) and section 3.2 (vectors of one length).
     """
 
     multiple = 1
@@ -41,16 +45,14 @@ class Pooled(nn.Module):
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Map features (n, c_i, h_i, w_i) to logits (n, outputs); the image size is not needed."""
-        pooled = [self._pool(feature, k) for k, feature in enumerate(features)]
+        pooled = [piece for k, feature in enumerate(features) for piece in self._pool(feature, k)]
+        pooled = [F.normalize(x) * x.shape[1] ** 0.5 for x in pooled]  # (n, d) each
         return self.linear(self.dropout(torch.cat(pooled, dim=1)))
 
-    def _pool(self, x: Tensor, k: int) -> Tensor:
-        """(n, c, h, w) -> (n, c), for avgmax (n, 2c)."""
-        if self.pool == "avg":
-            return x.mean(dim=(2, 3))
-        if self.pool == "max":
-            return x.amax(dim=(2, 3))
-        if self.pool == "avgmax":
-            return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
-        power = self.power[k]
-        return x.clamp(min=GEM_EPSILON).pow(power).mean(dim=(2, 3)).pow(1 / power)
+    def _pool(self, x: Tensor, k: int) -> list[Tensor]:
+        """(n, c, h, w) -> (n, c), for avgmax two of them."""
+        if self.pool == "gem":
+            power = self.power[k]
+            return [x.clamp(min=GEM_EPSILON).pow(power).mean(dim=(2, 3)).pow(1 / power)]
+        average, largest = x.mean(dim=(2, 3)), x.amax(dim=(2, 3))
+        return {"avg": [average], "max": [largest], "avgmax": [average, largest]}[self.pool]

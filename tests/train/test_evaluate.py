@@ -1,0 +1,69 @@
+"""Scores with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, jaccard_score
+
+from surgery.artifact.manifest import OutputSpec
+from surgery.train.evaluate import LabelScorer, MaskScorer
+
+CAR = OutputSpec("sigmoid", ("rest", "car"), (0, 1), "rest")
+STREET = OutputSpec("softmax", ("sky", "road", "car"), (0, 3, 8))
+
+
+def test_labels_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
+    scorer = LabelScorer(OutputSpec("softmax", ("a", "b", "c", "d", "never")))
+    for t, p in zip(truth, predicted, strict=True):
+        scorer.update(int(p), int(t))
+    found = scorer.compute()
+    assert found.scores["accuracy"] == pytest.approx((truth == predicted).mean())
+    assert found.scores["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert found.n == 60
+    assert np.array(found.confusion).sum() == 60
+    assert found.confusion[0][1] == int(((truth == 0) & (predicted == 1)).sum())
+
+
+def test_one_class_masks_ignore_what_is_void():
+    scorer = MaskScorer(CAR)
+    scorer.update(np.array([[1, 1], [0, 1]], np.uint8), np.array([[1, 0], [1, 255]], np.uint8))
+    scores = scorer.compute()
+    assert scores.scores["iou"] == pytest.approx(1 / 3)
+    assert scores.scores["dice"] == pytest.approx(2 / 4)
+    assert list(scores.per_class) == ["car"]
+
+
+def test_over_the_data_set_is_not_the_mean_over_images():
+    scorer = MaskScorer(CAR)
+    full = np.ones((10, 10), np.uint8)
+    scorer.update(full, full)
+    miss = np.zeros((10, 10), np.uint8)
+    miss[0, 0] = 1
+    scorer.update(miss * 0, miss)
+    scorer.update(miss * 0, miss * 0)
+    scores = scorer.compute().scores
+    assert scores["iou"] == pytest.approx(100 / 101)
+    assert scores["iou_per_image"] == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_masks_of_several_classes_agree_with_scikit_learn():
+    rng = np.random.default_rng(2)
+    values = np.array(STREET.mask_values)
+    truth = rng.integers(0, 3, (20, 30)).astype(np.uint8)
+    index = rng.integers(0, 3, (20, 30))
+    scorer = MaskScorer(STREET)
+    scorer.update(values[index].astype(np.uint8), truth)
+    want = jaccard_score(truth.ravel(), index.ravel(), average=None)
+    found = scorer.compute()
+    assert [found.per_class[name]["iou"] for name in STREET.classes] == pytest.approx(list(want))
+    assert found.scores["iou"] == pytest.approx(want.mean())
+
+
+def test_a_class_that_never_occurs_does_not_lower_the_mean():
+    scorer = MaskScorer(STREET)
+    plane = np.zeros((4, 4), np.uint8)
+    scorer.update(plane, plane)
+    assert scorer.compute().scores["iou"] == 1.0
