@@ -147,11 +147,11 @@ def test_pooling_has_known_answers() -> None:
         vector = torch.tensor(values)
         return vector / vector.norm() * 2**0.5
 
-    average, largest = of_length_root_2(3, 4), of_length_root_2(6, 4)
+    average, largest = of_length_root_2(3.0, 4.0), of_length_root_2(6.0, 4.0)
     torch.testing.assert_close(pooled_of("avg", x)[0], average)
     torch.testing.assert_close(pooled_of("max", x)[0], largest)
     torch.testing.assert_close(pooled_of("avgmax", x)[0], torch.cat([average, largest]))
-    torch.testing.assert_close(pooled_of("gem", x)[0], of_length_root_2(gem, 4))
+    torch.testing.assert_close(pooled_of("gem", x)[0], of_length_root_2(gem, 4.0))
 
 
 def test_the_scale_of_a_backbone_does_not_matter() -> None:
