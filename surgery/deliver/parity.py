@@ -72,8 +72,9 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
 
 
 def _run_eager(model: Model, prepared: np.ndarray) -> np.ndarray:
+    image = torch.from_numpy(np.require(prepared, requirements=["C", "W"]))  # torch holds no read-only array
     with torch.inference_mode():
-        logits, _ = model(torch.from_numpy(np.ascontiguousarray(prepared))[None])  # (1, h, w, 3)
+        logits, _ = model(image[None])  # (h, w, 3) -> (1, h, w, 3)
     return logits[0].float().numpy()
 
 
