@@ -16,53 +16,12 @@ from PIL import Image
 from surgery.artifact.errors import DataError, SurgeryError
 from surgery.artifact.image import read_image, read_mask
 from surgery.data.loaders import iterate
+from surgery.data.report import Report, group_lines
 from surgery.data.table import SPLITS, Item, Problem, Table, hash_file
 from surgery.data.targets import TargetSpec, flatten_mask, shorten
 
-SHOWN = 20
-"""Lines of one kind that a text shows; `to_dict` holds all."""
 MASK_FIXED = "ambiguous mask"
 """The reader's problem that is solved by what it left out itself."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a check found."""
-
-    table: Table
-    """The table that was checked."""
-    target: TargetSpec | None
-    """What is to be learnt from it; None for everything."""
-    problems: list[Problem]
-    """What stops a run."""
-    warnings: list[Problem]
-    """What is worth knowing."""
-    bad: frozenset[Path]
-    """Images that `skip_bad` leaves out."""
-    pixels: dict[Path, NDArray[np.int64]] = field(repr=False)
-    """Pixels of each value, by image (segment)."""
-    summary: dict[str, Any]
-    """Layout, split, counts per class and the range of sizes."""
-
-    def text(self) -> str:
-        """Return all problems as text, grouped by kind."""
-        count = len(self.problems)
-        lines = [f"{self.table.root}: {count} problem{'s' if count != 1 else ''} in the data"]
-        return "\n".join(lines + _grouped(self.table, self.problems))
-
-    def notes(self) -> list[str]:
-        """Return all warnings as lines, grouped by kind."""
-        return _grouped(self.table, self.warnings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data."""
-        return {
-            "data": str(self.table.root),
-            "ok": not self.problems,
-            "problems": [_plain(self.table, problem) for problem in self.problems],
-            "warnings": [_plain(self.table, problem) for problem in self.warnings],
-            **self.summary,
-        }
 
 
 def check_table(
@@ -140,7 +99,7 @@ def raise_for(report: Report, skip_bad: bool = False) -> Table:
     if left:
         count = len(report.bad)
         title = f"{kept.root}: without the {count} images at fault, the data still does not do"
-        raise DataError("\n".join([title, *_grouped(kept, left)]), "fix or remove these")
+        raise DataError("\n".join([title, *group_lines(kept, left)]), "fix or remove these")
     return kept
 
 
@@ -224,11 +183,7 @@ def _learnt(table: Table, target: TargetSpec | None) -> list[Item]:
     """Return the items that take part; images of classes that are not learnt need not be whole."""
     if target is None or table.task == "segment":
         return list(table.items)
-    return [
-        item
-        for item in table.items
-        if item.label is not None and target.indices[item.label] is not None
-    ]
+    return [item for item in table.items if item.label is not None and target.indices[item.label] is not None]
 
 
 def _find_copies(
@@ -333,30 +288,3 @@ def _area(size: tuple[int, int]) -> int:
 
 def _times(size: tuple[int, int]) -> str:
     return f"{size[0]}×{size[1]}"
-
-
-def _grouped(table: Table, problems: Sequence[Problem]) -> list[str]:
-    groups: dict[str, list[Problem]] = defaultdict(list)
-    for problem in problems:
-        groups[problem.kind].append(problem)
-    lines = []
-    for kind, group in groups.items():
-        lines.append(f"  {kind} ({len(group)})")
-        lines += [f"    {_where(table, p.path)}: {p.message}" for p in group[:SHOWN]]
-        if len(group) > SHOWN:
-            lines.append(
-                f"    and {len(group) - SHOWN} more; `surgery data check --json` lists all"
-            )
-    return lines
-
-
-def _where(table: Table, path: Path) -> str:
-    return table.relative(path) if path.is_relative_to(table.root) else str(path)
-
-
-def _plain(table: Table, problem: Problem) -> dict[str, str]:
-    return {
-        "kind": problem.kind,
-        "path": _where(table, problem.path),
-        "message": problem.message,
-    }

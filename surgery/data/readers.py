@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from surgery.artifact.errors import DataError
+from surgery.data.folders import (
+    IMAGE_SUFFIXES,
+    child,
+    class_name,
+    describe_folder,
+    files_in,
+    join_names,
+    list_images,
+    stem_of,
+    subfolders,
+)
 from surgery.data.splits import describe_split, draw_val
 from surgery.data.table import SPLITS, Item, Problem, Split, Table, Task
 
@@ -22,35 +32,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-# Everything that calls itself an image becomes an item, formats that cannot be read included: an
-# item that cannot be decoded is reported, a file that is left out in silence is not.
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".jxl",
-        ".ppm",
-        ".pgm",
-        ".tga",
-        ".ico",
-        ".psd",
-        ".svg",
-    ]
-)
 MASK_ENDINGS = ("", "_mask", "-mask", ".mask")
-NO_USER_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 def read_table(root: Path, task: str | None = None, val_share: float = 0.2, seed: int = 0) -> Table:
@@ -72,9 +54,7 @@ def read_table(root: Path, task: str | None = None, val_share: float = 0.2, seed
     try:
         _require_folder(root)
         sides = _find_sides(root)
-        found: Task = (
-            "segment" if any(_is_pairs(folder) for folder in sides.values()) else "classify"
-        )
+        found: Task = "segment" if any(_is_pairs(folder) for folder in sides.values()) else "classify"
         if task is not None and task != found:
             raise DataError(
                 f"{root}: --task {task} was asked, but the folder is laid out for {found}",
@@ -105,10 +85,10 @@ def _finish(
     seed: int,
 ) -> Table:
     if not draft.items:
-        raise DataError(f"{root}: no images in it\nfound: {_describe_folder(root)}", LAYOUTS)
+        raise DataError(f"{root}: no images in it\nfound: {describe_folder(root)}", LAYOUTS)
     if None not in sides and "train" not in sides:
         raise DataError(
-            f"{root}: no train folder beside {_join(sides.values())}",
+            f"{root}: no train folder beside {join_names(sides.values())}",
             "add DATA/train, or put everything directly under DATA to have a split drawn",
         )
     if None not in sides:
@@ -139,18 +119,16 @@ def _require_folder(root: Path) -> None:
         parent = next(folder for folder in root.absolute().parents if folder.is_dir())
         raise DataError(
             f"{root}: there is no such folder",
-            f"nearest folder that is there: {parent}, with {_describe_folder(parent)}",
+            f"nearest folder that is there: {parent}, with {describe_folder(parent)}",
         )
     if not root.is_dir():
-        raise DataError(
-            f"{root}: is a file, not a folder", "name a folder; unpack an archive first"
-        )
+        raise DataError(f"{root}: is a file, not a folder", "name a folder; unpack an archive first")
 
 
 def _find_sides(root: Path) -> dict[Split | None, Path]:
     """Return the folder of each split; {None: root} where there is no train/val/test level."""
     sides: dict[Split | None, Path] = {}
-    for folder in _subfolders(root):
+    for folder in subfolders(root):
         split = SPLIT_NAMES.get(folder.name.lower())
         if split is None or not _is_side(folder):
             continue
@@ -162,12 +140,12 @@ def _find_sides(root: Path) -> dict[Split | None, Path]:
         sides[split] = folder
     if sides:
         return sides
-    if not _subfolders(root) or not any(_list_images(root)):
-        raise DataError(f"{root}: nothing that fits\nfound: {_describe_folder(root)}", LAYOUTS)
-    inner = [folder for folder in _subfolders(root) if _is_pairs(folder) or _has_sides(folder)]
+    if not subfolders(root) or not any(list_images(root)):
+        raise DataError(f"{root}: nothing that fits\nfound: {describe_folder(root)}", LAYOUTS)
+    inner = [folder for folder in subfolders(root) if _is_pairs(folder) or _has_sides(folder)]
     if inner and not _is_pairs(root):
         raise DataError(
-            f"{root}: holds whole datasets ({_join(inner)}), not one",
+            f"{root}: holds whole datasets ({join_names(inner)}), not one",
             f"name one of them: {inner[0]}",
         )
     return {None: root}
@@ -175,15 +153,15 @@ def _find_sides(root: Path) -> dict[Split | None, Path]:
 
 def _is_side(folder: Path) -> bool:
     # A class may be called "train"; the images of a split lie one folder deeper.
-    return any(any(_list_images(sub)) for sub in _subfolders(folder))
+    return any(any(list_images(sub)) for sub in subfolders(folder))
 
 
 def _has_sides(folder: Path) -> bool:
-    return any(sub.name.lower() in SPLIT_NAMES and _is_side(sub) for sub in _subfolders(folder))
+    return any(sub.name.lower() in SPLIT_NAMES and _is_side(sub) for sub in subfolders(folder))
 
 
 def _is_pairs(folder: Path) -> bool:
-    return _child(folder, "images") is not None and _child(folder, "masks") is not None
+    return child(folder, "images") is not None and child(folder, "masks") is not None
 
 
 # --- class folders --------------------------------------------------------------------------------
@@ -192,29 +170,27 @@ def _is_pairs(folder: Path) -> bool:
 def _read_classes(root: Path, sides: dict[Split | None, Path]) -> _Draft:
     draft = _Draft((), [])
     for side in sides.values():
-        if _child(side, "images") is not None:
-            raise DataError(
-                f"{side}: holds images/ and no masks/\nfound: {_describe_folder(side)}", LAYOUTS
-            )
-    names = sorted({_name(f) for side in sides.values() for f in _subfolders(side)})
+        if child(side, "images") is not None:
+            raise DataError(f"{side}: holds images/ and no masks/\nfound: {describe_folder(side)}", LAYOUTS)
+    names = sorted({class_name(f) for side in sides.values() for f in subfolders(side)})
     if len(names) < 2:
         raise DataError(
             f"{root}: one class folder only ({names[0]}); two classes or more are needed\n"
-            f"found: {_describe_folder(root)}",
+            f"found: {describe_folder(root)}",
             LAYOUTS,
         )
     draft.classes = tuple(names)
     for split, side in sides.items():
-        for folder in _subfolders(side):
-            label = names.index(_name(folder))
-            images = list(_list_images(folder, draft.warnings))
+        for folder in subfolders(side):
+            label = names.index(class_name(folder))
+            images = list(list_images(folder, draft.warnings))
             draft.items += [Item(path, label, None, split or "train") for path in images]
             if not images:
                 draft.warnings.append(Problem("empty folder", folder, "holds no images"))
-            for sub in _subfolders(folder):
+            for sub in subfolders(folder):
                 message = f"its images count as {names[label]!r}, the class folder it lies in"
                 draft.warnings.append(Problem("nested folder", sub, message))
-        for path in _files(side):
+        for path in files_in(side):
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 message = "lies beside the class folders and belongs to none; left out"
                 draft.warnings.append(Problem("stray file", path, message))
@@ -223,9 +199,9 @@ def _read_classes(root: Path, sides: dict[Split | None, Path]) -> _Draft:
 
 def _unread(root: Path, sides: dict[Split | None, Path]) -> list[Problem]:
     return [
-        Problem("folder not read", folder, f"lies beside {_join(sides.values())} and is left out")
-        for folder in _subfolders(root)
-        if folder not in sides.values() and any(_list_images(folder))
+        Problem("folder not read", folder, f"lies beside {join_names(sides.values())} and is left out")
+        for folder in subfolders(root)
+        if folder not in sides.values() and any(list_images(folder))
     ]
 
 
@@ -235,15 +211,15 @@ def _unread(root: Path, sides: dict[Split | None, Path]) -> list[Problem]:
 def _read_pairs(root: Path, sides: dict[Split | None, Path]) -> _Draft:
     draft = _Draft(_read_class_names(root, sides), [])
     for split, side in sides.items():
-        images_folder, masks_folder = _child(side, "images"), _child(side, "masks")
+        images_folder, masks_folder = child(side, "images"), child(side, "masks")
         if images_folder is None:
-            message = f"no images/ in it; found {_describe_folder(side)}"
+            message = f"no images/ in it; found {describe_folder(side)}"
             draft.problems.append(Problem("no images", side, message))
             continue
         masks = _masks_by_stem(masks_folder, draft) if masks_folder else {}
         taken: dict[Path, Path] = {}
-        for image in _list_images(images_folder, draft.warnings):
-            mask = masks.get(_stem(image, images_folder))
+        for image in list_images(images_folder, draft.warnings):
+            mask = masks.get(stem_of(image, images_folder))
             if mask is not None and mask in taken:
                 message = f"shares the mask {mask.name} with {taken[mask].name}"
                 draft.problems.append(Problem("ambiguous mask", image, message))
@@ -260,8 +236,8 @@ def _read_pairs(root: Path, sides: dict[Split | None, Path]) -> _Draft:
 def _masks_by_stem(folder: Path, draft: _Draft) -> dict[str, Path]:
     """Return {stem of the image it belongs to: mask}, for stem.* and stem_mask.* alike."""
     masks: dict[str, Path] = {}
-    for path in _list_images(folder, draft.warnings):
-        stem = _stem(path, folder)
+    for path in list_images(folder, draft.warnings):
+        stem = stem_of(path, folder)
         ending = max((e for e in MASK_ENDINGS if stem.lower().endswith(e)), key=len)
         stem = stem[: len(stem) - len(ending)]
         if stem in masks:
@@ -307,68 +283,3 @@ def _parse_class_names(path: Path) -> tuple[str, ...]:
     if not lines:
         raise DataError(f"{path}: is empty", "write one class name a line, from mask value 0 on")
     return tuple(unicodedata.normalize("NFC", line) for line in lines)
-
-
-# --- folders and files ----------------------------------------------------------------------------
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in NO_USER_FILES
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not _hidden(path))
-
-
-def _child(folder: Path, name: str) -> Path | None:
-    return next((sub for sub in _subfolders(folder) if sub.name.lower() == name), None)
-
-
-def _name(folder: Path) -> str:
-    # The same class typed on two systems: macOS stores accents decomposed, others composed.
-    return unicodedata.normalize("NFC", folder.name)
-
-
-def _stem(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _list_images(
-    folder: Path, strays: list[Problem] | None = None, above: tuple[Path, ...] = ()
-) -> Iterator[Path]:
-    """Yield the images below a folder in a fixed order; other files are added to `strays`."""
-    here = folder.resolve()
-    if here in above:  # a link to one of its own parents
-        return
-    for path in _files(folder):
-        if path.suffix.lower() in IMAGE_SUFFIXES or _looks_like_image(path):
-            yield path
-        elif strays is not None:
-            strays.append(Problem("not an image", path, "left out"))
-    for sub in _subfolders(folder):
-        yield from _list_images(sub, strays, (*above, here))
-
-
-def _looks_like_image(path: Path) -> bool:
-    """Tell by the first bytes whether a file without an image's name is one."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    magics = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
-    return head.startswith(magics) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-
-
-def _join(paths: object) -> str:
-    return ", ".join(f"{path.name}/" for path in paths)  # type: ignore[attr-defined]
-
-
-def _describe_folder(folder: Path, most: int = 8) -> str:
-    folders, files = _subfolders(folder), _files(folder)
-    shown = [f"{path.name}/" for path in folders[:most]]
-    kinds = sorted({path.suffix.lower() or path.name for path in files})
-    more = f" and {len(folders) - most} more folders" if len(folders) > most else ""
-    tail = f"{len(files)} files ({', '.join(kinds[:most])})" if files else ""
-    return (", ".join([*shown, *([tail] if tail else [])]) or "nothing") + more

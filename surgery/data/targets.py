@@ -58,7 +58,8 @@ class TargetSpec:
                 "name them in classes.txt, or leave them out with "
                 + " ".join(f"--ignore {value}" for value in unnamed[:3]),
             )
-        return target.astype(np.uint8)
+        encoded: NDArray[np.uint8] = target.astype(np.uint8)
+        return encoded
 
     def select(self, table: Table) -> Table:
         """Return the table of what is learnt.
@@ -80,9 +81,7 @@ class TargetSpec:
         return asdict(self)
 
 
-def resolve_target(
-    table: Table, classes: Sequence[str] = (), ignore: Sequence[str] = ()
-) -> TargetSpec:
+def resolve_target(table: Table, classes: Sequence[str] = (), ignore: Sequence[str] = ()) -> TargetSpec:
     """Find out what is learnt.
 
     Args:
@@ -174,9 +173,7 @@ def _bounded(target: TargetSpec) -> TargetSpec:
 def _split_values(table: Table, ignore: Sequence[str]) -> tuple[tuple[int, ...], list[str]]:
     """Tell mask values (`--ignore 255`) from names; a class may be named by a number too."""
     numbers = [
-        name
-        for name in ignore
-        if table.task == "segment" and name.isdecimal() and name not in table.classes
+        name for name in ignore if table.task == "segment" and name.isdecimal() and name not in table.classes
     ]
     for number in numbers:
         if int(number) < len(table.classes):

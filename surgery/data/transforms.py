@@ -70,9 +70,7 @@ def make_view(input: InputSpec, augment: str) -> View:
     return view
 
 
-def plain_view(
-    image: Pixels, mask: Pixels | None, input: InputSpec
-) -> tuple[Pixels, Pixels | None]:
+def plain_view(image: Pixels, mask: Pixels | None, input: InputSpec) -> tuple[Pixels, Pixels | None]:
     """Return the image as the service prepares it, and the mask with the same geometry."""
     prepared = prepare_image(image, input)
     return prepared, None if mask is None else prepare_mask(mask, input)
@@ -114,9 +112,7 @@ def _augment_labelled(image: Pixels, input: InputSpec, seed: int) -> Pixels:
     return result
 
 
-def _augment_masked(
-    image: Pixels, mask: Pixels, input: InputSpec, seed: int
-) -> tuple[Pixels, Pixels]:
+def _augment_masked(image: Pixels, mask: Pixels, input: InputSpec, seed: int) -> tuple[Pixels, Pixels]:
     prepared, target = plain_view(image, mask, input)
     pipeline = _pipeline(("mask",), _mask_pipeline)
     result = _run(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = tuple[float, float, float]
-Array = NDArray[np.float32]
+Colour = tuple[float, ...]
+"""RGB, 0–255."""
+Tone = Sequence[float] | NDArray[Any]
+"""RGB before light and air: any three numbers."""
+Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
 
 CLASSES = (
@@ -91,18 +95,16 @@ class Canvas:
         self.haze = haze
         self.haze_m = haze_m
 
-    def tint(self, colour: Sequence[float], z: float, light: float = 1.0) -> Colour:
+    def tint(self, colour: Tone, z: float, light: float = 1.0) -> Colour:
         """Return a colour under some light, paled by the air in between."""
         clear = math.exp(-z / self.haze_m)
         r, g, b = (
             min(max(float(c) * light * clear + far * (1 - clear), 0.0), 255.0)
-            for c, far in zip(colour, self.haze, strict=True)
+            for c, far in zip(list(colour), self.haze, strict=True)
         )
         return r, g, b
 
-    def polygon(
-        self, points: Array, colour: Colour, label: int | None, glow: Colour = (0, 0, 0)
-    ) -> None:
+    def polygon(self, points: Array, colour: Colour, label: int | None, glow: Colour = (0, 0, 0)) -> None:
         """Fill a polygon of pixels (k, 2); a detail has no label and keeps the one below it."""
         fixed = _fixed(points)
         cv2.fillPoly(self.image, [fixed], colour, shift=_SHIFT)
@@ -113,7 +115,7 @@ class Canvas:
     def face(
         self,
         points: object,
-        colour: Sequence[float],
+        colour: Tone,
         label: int | None,
         light: float = 1.0,
         glow: Colour = (0, 0, 0),
@@ -153,9 +155,7 @@ class Canvas:
         where = inside.astype(bool)
         part[where] = (part[where] * np.float32(factor)).astype(np.uint8)
 
-    def texture(
-        self, points: object, picture: Pixels, glow: Pixels, label: int, light: float
-    ) -> None:
+    def texture(self, points: object, picture: Pixels, glow: Pixels, label: int, light: float) -> None:
         """Stretch a picture (h, w, 3) over a quad (4, 3) in metres, from its top left clockwise."""
         xyz = np.asarray(points, np.float32).reshape(4, 3)
         corners = self.camera.project(xyz)
@@ -187,4 +187,7 @@ class Canvas:
 
 def _fixed(points: Array) -> NDArray[np.int32]:
     # OpenCV draws with 16-bit whole coordinates; what lies far outside may be pulled in.
-    return np.rint(np.minimum(np.maximum(points, -8000), 8000) * (1 << _SHIFT)).astype(np.int32)
+    fixed: NDArray[np.int32] = np.rint(np.minimum(np.maximum(points, -8000), 8000) * (1 << _SHIFT)).astype(
+        np.int32
+    )
+    return fixed

@@ -50,9 +50,7 @@ def write_cars(
         DataError: If `out` holds something else, or cannot be written.
     """
     if n_train < 1 or n_val < 0:
-        raise ConfigError(
-            f"n_train {n_train}, n_val {n_val}: one training scene is needed at least"
-        )
+        raise ConfigError(f"n_train {n_train}, n_val {n_val}: one training scene is needed at least")
     if domain not in DOMAINS:
         raise ConfigError(f"domain {domain!r}: there is {' and '.join(DOMAINS)}", "choose one")
     made: dict[str, Any] = {"kind": "cars", "version": VERSION, "n_train": n_train, "n_val": n_val}

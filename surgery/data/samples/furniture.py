@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from surgery.data.samples.bodies import PAINTS
 from surgery.data.samples.canvas import (
     CLUTTER,
     PEDESTRIAN,
@@ -12,7 +13,7 @@ from surgery.data.samples.canvas import (
     Canvas,
     Colour,
 )
-from surgery.data.samples.vehicles import PAINTS, Light
+from surgery.data.samples.vehicles import Light
 
 Rng = np.random.Generator
 SODIUM: Colour = (255, 190, 110)
@@ -38,6 +39,9 @@ def draw_tree(canvas: Canvas, rng: Rng, x: float, z: float, light: Light) -> Non
     dx, dy = np.cos(angle) * reach * lumps * crown, np.sin(angle) * reach * lumps * crown * 1.05
     toward = (dx * light.sun[0] + dy * max(light.sun[1], 0.3)) / crown
     order = np.argsort(toward + rng.normal(0, 0.35, count))
+    heart = canvas.camera.project([(centre[0], centre[1], z)])[0]
+    dark = canvas.tint(leaf * 0.75, z, light.ambient)
+    canvas.disc(heart, 0.55 * crown * scale, dark, VEGETATION)
     radius = crown * rng.uniform(0.07, 0.19, count) * scale
     spots = np.stack([centre[0] + dx, centre[1] + dy, np.full(count, z)], axis=1)
     spots = canvas.camera.project(spots)
@@ -163,9 +167,7 @@ def draw_hoarding(canvas: Canvas, rng: Rng, x: float, z: float, light: Light, li
     high = low + wide * float(rng.uniform(0.45, 0.7))
     shade = light.ambient + 0.6 * light.direct
     for leg in (-0.4, 0.4):
-        canvas.face(
-            _bar(x + leg * wide, 0, x + leg * wide, high, z, 0.05), (80, 82, 84), CLUTTER, shade
-        )
+        canvas.face(_bar(x + leg * wide, 0, x + leg * wide, high, z, 0.05), (80, 82, 84), CLUTTER, shade)
 
     def panel(x0: float, y0: float, x1: float, y1: float, tone: Colour, label: int | None) -> None:
         left, right = x + (x0 - 0.5) * wide, x + (x1 - 0.5) * wide

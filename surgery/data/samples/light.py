@@ -74,7 +74,7 @@ def develop(canvas: Canvas, rng: Rng, night: bool, size: tuple[int, int]) -> Pix
     Returns:
         RGB, shape (h, w, 3), uint8.
     """
-    picture = cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    picture: Array = cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     if night:
         picture = _light_up(canvas, picture, rng, size)
     x = np.linspace(-1, 1, size[0], dtype=np.float32)[None, :]
@@ -90,7 +90,8 @@ def develop(canvas: Canvas, rng: Rng, night: bool, size: tuple[int, int]) -> Pix
     read, shot = (rng.uniform(2.0, 6.0), 0.75) if night else (rng.uniform(0.8, 2.5), 0.25)
     grain = rng.standard_normal(picture.shape, dtype=np.float32)
     picture += grain * (np.float32(read) + np.float32(shot) * np.sqrt(np.maximum(picture, 0)))
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    photograph: Pixels = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return photograph
 
 
 def _light_up(canvas: Canvas, picture: Array, rng: Rng, size: tuple[int, int]) -> Array:
@@ -104,9 +105,10 @@ def _light_up(canvas: Canvas, picture: Array, rng: Rng, size: tuple[int, int]) -
     halo = cv2.GaussianBlur(small, (0, 0), 1.2 * unit) + cv2.GaussianBlur(small, (0, 0), 5 * unit)
     streak = cv2.GaussianBlur(small, (0, 0), sigmaX=0.8 * unit, sigmaY=9 * unit)
     wet = np.float32(rng.uniform(0.1, 0.9)) * (mask == ROAD)[..., None]
-    lit = picture * light + glow
+    lit: Array = picture * light + glow
     lit += 0.55 * cv2.resize(halo, size, interpolation=cv2.INTER_LINEAR)
-    return lit + wet * cv2.resize(streak, size, interpolation=cv2.INTER_LINEAR)
+    lit += wet * cv2.resize(streak, size, interpolation=cv2.INTER_LINEAR)
+    return lit
 
 
 def _lamp_light(canvas: Canvas, rng: Rng) -> Array:

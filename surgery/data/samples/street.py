@@ -18,8 +18,9 @@ from surgery.data.samples.furniture import (
     draw_sign,
     draw_tree,
 )
+from surgery.data.samples.houses import draw_far_end, draw_houses
 from surgery.data.samples.light import choose_weather, develop
-from surgery.data.samples.scenery import Street, draw_far_end, draw_ground, draw_houses, draw_sky
+from surgery.data.samples.scenery import Street, draw_ground, draw_sky
 from surgery.data.samples.vehicles import Light, Place, draw_box, draw_car
 
 DOMAINS: tuple[str, ...] = ("day", "night")

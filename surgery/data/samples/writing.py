@@ -45,9 +45,7 @@ def new_folder(out: Path, made: dict[str, Any]) -> Iterator[Path]:
             shutil.rmtree(out)
         folder.rename(out)
     except OSError as error:
-        raise DataError(
-            f"{out}: cannot be written: {error}", "make room, or choose another place"
-        ) from error
+        raise DataError(f"{out}: cannot be written: {error}", "make room, or choose another place") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
