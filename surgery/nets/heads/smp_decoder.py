@@ -201,6 +201,11 @@ def _deeplabv3plus(channels: list[int], depth: int, dropout: float) -> nn.Module
 
 
 def _pspnet(channels: list[int], dropout: float) -> nn.Module:
+    if channels[-1] % 4:
+        raise ConfigError(
+            f"the pspnet head needs a stage whose channels are a multiple of 4, not {channels[-1]}",
+            "choose other --stages, or another head",
+        )
     decoder = PSPDecoder(channels, dropout=dropout)
     # smp's own block takes another way while it is exported, which fixes the size.
     decoder.psp.blocks = nn.ModuleList(PooledContext(block.pool) for block in decoder.psp.blocks)
