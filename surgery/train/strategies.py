@@ -47,9 +47,9 @@ class Rates:
 RATES = {
     "random": Rates({"classify": 60, "segment": 60}, {"classify": 1e-3, "segment": 1e-3}, 1.0),
     "full": Rates({"classify": 15, "segment": 20}, {"classify": 1e-3, "segment": 1e-3}, 0.05),
-    "frozen": Rates({"classify": 30, "segment": 24}, {"classify": 2e-3, "segment": 2e-3}, 0.0),
+    "frozen": Rates({"classify": 30, "segment": 16}, {"classify": 2e-3, "segment": 2e-3}, 0.0),
     "partial": Rates({"classify": 20, "segment": 16}, {"classify": 1e-3, "segment": 2e-3}, 0.05),
-    "gradual": Rates({"classify": 30, "segment": 24}, {"classify": 2e-3, "segment": 2e-3}, 0.005),
+    "gradual": Rates({"classify": 30, "segment": 16}, {"classify": 2e-3, "segment": 2e-3}, 0.005),
 }
 GRADUAL_HEAD_PATIENCE = 5
 GRADUAL_TUNE_SHARE = 0.1

@@ -1,0 +1,216 @@
+"""The training loop: what moves, what does not, and that a stopped run ends like one never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from surgery.artifact.errors import TrainingError
+from surgery.artifact.manifest import InputSpec
+from surgery.data.readers import read_table
+from surgery.data.targets import resolve_target
+from surgery.nets.assemble import Model, build_model
+from surgery.nets.backbone import Backbone
+from surgery.nets.weights import LoadedWeights
+from surgery.train import engine, feed
+from surgery.train.checkpoint import load_tensors
+from surgery.train.engine import Loop, Options, make_accelerator
+from surgery.train.feed import Feed
+from surgery.train.losses import make_loss
+from surgery.train.reporting import Reporter
+from surgery.train.strategies import Phase
+
+
+def make_loop(
+    data: Path,
+    folder: Path,
+    *firsts: int,
+    cache_gib: float = 1.0,
+    epochs: int = 2,
+    lr: float = 1e-3,
+    views: int = 2,
+    dropout: float = 0.3,
+    backbone: str = "test_efficientnet",
+    **options,
+) -> Loop:
+    table = read_table(data)
+    segment = table.task == "segment"
+    targets = resolve_target(table, ("box",) if segment else (), ("void",) if segment else ())
+    head = "deconv" if segment else "avg"
+    weights = LoadedWeights(None, {})
+    outputs = targets.output.logits
+    model = build_model(backbone, head, table.task, outputs, None, dropout, weights, 0)
+    spec = InputSpec("native") if segment else InputSpec("crop", 32, 32)
+    phases = tuple(Phase(f"from {first}", first, epochs, lr, lr / 10, None) for first in firsts)
+    accelerator = make_accelerator("cpu", "fp32")
+
+    def open_feed(first: int) -> Feed:
+        kept = views if first else 0
+        augment = "flip" if segment else "light"
+        return Feed(
+            model, first, table, spec, targets, augment, kept, 7, torch.device("cpu"), 2, cache_gib
+        )  # fmt: skip
+
+    settings = {"train_bn": False, "keep_checkpoints": "2", "checkpoint_minutes": 60.0} | options
+    chosen = Options(5, 1e-2, 0.1, 1.0, seed=3, **settings)
+    loss = make_loss(table.task, outputs, 0.0)
+    return Loop(model, phases, open_feed, loss, chosen, accelerator, folder, Reporter())
+
+
+def stages_of(loop: Loop) -> int:
+    return len(loop.model.backbone.info)
+
+
+def state(model: Model) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def losses(loop: Loop) -> list[float]:
+    history = loop.run(resume=False).history
+    return [row[key] for row in history for key in ("train_loss", "val_loss") if row[key] is not None]
+
+
+@pytest.mark.parametrize(("data", "cut"), [("stripes", 6), ("stripes", 4), ("boxes", 5), ("boxes", 3)])
+def test_the_cache_changes_no_loss(data, cut, tmp_path, request):
+    folder = request.getfixturevalue(data)
+    cached = losses(make_loop(folder, tmp_path / "a", cut))
+    plain = losses(make_loop(folder, tmp_path / "b", cut, cache_gib=0))
+    assert len(cached) == 5
+    assert cached == pytest.approx(plain, abs=1e-3)
+
+
+def test_a_cache_that_holds_a_part_gives_the_very_same_run(boxes, tmp_path, monkeypatch):
+    whole = losses(make_loop(boxes, tmp_path / "a", 5))
+    plan = feed.ActivationCache.plan
+    monkeypatch.setattr(
+        feed.ActivationCache, "plan", lambda *given: feed.CachePlan(plan(*given).record_bytes, 9, 1)
+    )
+    monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "other"))
+    part = losses(make_loop(boxes, tmp_path / "b", 5))
+    assert part == pytest.approx(whole, abs=2e-5)
+
+
+def test_no_epoch_runs_the_frozen_part(boxes, tmp_path, monkeypatch):
+    loop = make_loop(boxes, tmp_path / "run", 5, epochs=3)
+    images = []
+    run = Backbone.run
+
+    def count(self, x, start=0, stop=None):
+        images.append(len(x))
+        return run(self, x, start, stop)
+
+    monkeypatch.setattr(Backbone, "run", count)
+    loop.run(resume=False)
+    assert sum(images) == 12 * 2 + 4  # each view of each image once, val once
+    images.clear()
+    make_loop(boxes, tmp_path / "again", 5, epochs=1).run(resume=False)
+    assert not images  # a second run finds everything
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_frozen_stages_keep_weights_and_statistics(stripes, tmp_path, train_bn):
+    loop = make_loop(stripes, tmp_path / "run", 3, train_bn=train_bn, epochs=1)
+    before = state(loop.model)
+    moved = set()
+    save = loop._save
+
+    def spy(progress, phase):
+        now = loop.model.state_dict()
+        moved.update(key for key in now if not torch.equal(now[key], before[key]))
+        save(progress, phase)
+
+    loop._save = spy
+    loop.run(resume=False)
+    stages = {key.split(".")[2] for key in moved if key.startswith("backbone.")}
+    assert stages == {"3", "4", "5"}
+    assert any(key.startswith("head.") for key in moved)
+    assert any("running_mean" in key for key in moved) == train_bn
+
+
+def test_gradual_goes_on_from_the_best_head(stripes, tmp_path):
+    loop = make_loop(stripes, tmp_path / "run", 6, 0, epochs=2)
+    history = loop.run(resume=False).history
+    assert [row["phase"] for row in history] == ["from 6"] * 3 + ["from 0"] * 2
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3, 4]
+
+
+def test_the_model_ends_with_the_best_weights_not_the_last(stripes, tmp_path):
+    loop = make_loop(stripes, tmp_path / "run", 6, epochs=4)
+    outcome = loop.run(resume=False)
+    best = max(outcome.history, key=lambda row: (row["val"]["accuracy"], -row["val_loss"]))
+    assert outcome.best_epoch == best["epoch"]
+    kept = load_tensors(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    now = loop.model.state_dict()
+    assert all(torch.equal(now[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize(("firsts", "stop_after"), [((6,), 2), ((6,), 5), ((6, 3), 13), ((0,), 7)])
+def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
+    firsts, stop_after, stripes, tmp_path, monkeypatch
+):
+    undisturbed = make_loop(stripes, tmp_path / "a", *firsts)
+    undisturbed.run(resume=False)
+    steps = []
+    step = Loop._step
+
+    def count(self, *given):
+        steps.append(1)
+        return step(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", count)
+        patch.setattr(engine, "stop_requested", lambda: len(steps) >= stop_after)
+
+        def raise_then() -> None:
+            if len(steps) >= stop_after:
+                raise KeyboardInterrupt
+
+        patch.setattr(engine, "raise_if_requested", raise_then)
+        with pytest.raises(KeyboardInterrupt):
+            make_loop(stripes, tmp_path / "b", *firsts).run(resume=False)
+    torch.rand(17)  # another process would have another random state
+    resumed = make_loop(stripes, tmp_path / "b", *firsts)
+    outcome = resumed.run(resume=True)
+    assert same(state(resumed.model), state(undisturbed.model))
+    assert len(steps) == stop_after
+    assert [row["epoch"] for row in outcome.history] == list(range(len(outcome.history)))
+
+
+def test_old_checkpoints_go_the_best_stays(stripes, tmp_path):
+    make_loop(stripes, tmp_path / "two", 6, epochs=4).run(resume=False)
+    names = sorted(path.name for path in (tmp_path / "two" / "checkpoints").iterdir())
+    assert names == [
+        "best.safetensors",
+        "epoch-0003-step-000000.safetensors",
+        "epoch-0004-step-000000.safetensors",
+    ]
+    make_loop(stripes, tmp_path / "all", 6, epochs=4, keep_checkpoints="all").run(resume=False)
+    assert len(list((tmp_path / "all" / "checkpoints").glob("epoch-*"))) == 5
+
+
+def test_checkpoints_hold_only_what_learns(stripes, tmp_path):
+    make_loop(stripes, tmp_path / "run", 6).run(resume=False)
+    keys = load_tensors(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    assert keys.keys() == {"head.linear.weight", "head.linear.bias"}
+
+
+def test_a_loss_that_is_not_a_number_names_step_and_images(stripes, tmp_path):
+    loop = make_loop(stripes, tmp_path / "run", 6)
+    loop.loss = lambda logits, targets: logits.sum() * float("nan")
+    with pytest.raises(TrainingError, match=r"epoch 1 step 0: the loss is nan; images of the batch: \d"):
+        loop.run(resume=False)
+
+
+def test_a_small_data_set_is_learnt(boxes, tmp_path):
+    loop = make_loop(boxes, tmp_path / "run", 0, epochs=25, lr=3e-3, backbone="test_resnet", dropout=0)
+    outcome = loop.run(resume=False)
+    assert outcome.history[outcome.best_epoch]["val"]["iou"] > 0.6
+    assert outcome.history[outcome.best_epoch]["val"]["iou"] > outcome.before["iou"] + 0.2
+    json.dumps(outcome.history)
