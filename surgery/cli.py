@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -258,6 +259,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(mistake, "--json" in tokens)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 1
     return 0
 
