@@ -1,6 +1,6 @@
 """Seconds per epoch with and without the activation cache, on the same views; the losses must agree.
 
-    python -m bench.cache [--data DATA] [--backbone vgg16] [--epochs 3] [-- more options of finetune]
+python -m bench.cache [--data DATA] [--backbone vgg16] [--epochs 3] [-- more options of finetune]
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def main() -> None:
             histories.append(json.loads(path.read_text("utf-8"))["epochs"])
         rows.append(summarise(cache_gib, histories[-1]))
     gaps = {
-        key: max(
-            abs(a[key] - b[key]) for a, b in zip(*histories, strict=True) if a[key] is not None
-        )
+        key: max(abs(a[key] - b[key]) for a, b in zip(*histories, strict=True) if a[key] is not None)
         for key in ("train_loss", "val_loss")
     }
     publish(
