@@ -1,0 +1,65 @@
+"""The config: all mistakes at once, and a recipe that comes back as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from surgery.artifact.errors import ConfigError
+from surgery.config import FinetuneConfig, from_dict, load_recipe, parse_size, save_recipe, to_dict
+
+
+def test_a_recipe_comes_back_as_it_was(tmp_path):
+    config = FinetuneConfig(
+        "d", "cars", classes=("car", "bus"), image_size=(480, 360), lr=1e-3, epochs=None, stages=("stage3",)
+    )
+    path = tmp_path / "recipe.yaml"
+    save_recipe(config, path)
+    assert from_dict(load_recipe(path)) == config
+
+
+def test_every_mistake_is_reported_together():
+    values = {
+        "data": "d", "name": "n", "strategy": "frozn", "epochs": 0, "augment": "much",
+        "keep_checkpoints": "few", "freeze_through": "stage2",
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        from_dict(values)
+    for part in ("frozn", "nearest: frozen", "--epochs 0", "'much'", "'few'", "--freeze-through"):
+        assert part in caught.value.message
+
+
+def test_unknown_missing_and_ill_typed_fields_are_named():
+    with pytest.raises(ConfigError) as caught:
+        from_dict({"data": "d", "epoch": 3, "lr": "fast", "train_bn": 1, "image_size": [3]}, "r.yaml")
+    for part in ("'epoch' (nearest: epochs)", "lr is 'fast'", "'name' is missing", "train_bn", "image_size"):
+        assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("224", (224, 224)), ("480x360", (480, 360)), ("480X360", (480, 360)), ("4×3", (4, 3))]
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "3x", "1x2x3", "-3", "2.5"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(ConfigError, match="neither N nor WxH"):
+        parse_size(text)
+
+
+def test_random_takes_no_pretrained_weights():
+    with pytest.raises(ConfigError, match="starts from no weights"):
+        FinetuneConfig("d", "n", strategy="random", weights="hub")
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [", "\x00"])
+def test_a_recipe_that_is_no_mapping(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"r\.yaml"):
+        load_recipe(path)
+
+
+def test_plain_values_hold_no_tuples():
+    assert to_dict(FinetuneConfig("d", "n", classes=("a",)))["classes"] == ["a"]
