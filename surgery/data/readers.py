@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-MASK_ENDINGS = ("", "_mask", "-mask", ".mask")
+MASK_ENDINGS = ("_mask", "-mask", ".mask")
 
 
 def read_table(root: Path, task: str | None = None, val_share: float = 0.2, seed: int = 0) -> Table:
@@ -216,36 +217,48 @@ def _read_pairs(root: Path, sides: dict[Split | None, Path]) -> _Draft:
             message = f"no images/ in it; found {describe_folder(side)}"
             draft.problems.append(Problem("no images", side, message))
             continue
-        masks = _masks_by_stem(masks_folder, draft) if masks_folder else {}
-        taken: dict[Path, Path] = {}
-        for image in list_images(images_folder, draft.warnings):
-            mask = masks.get(stem_of(image, images_folder))
-            if mask is not None and mask in taken:
-                message = f"shares the mask {mask.name} with {taken[mask].name}"
-                draft.problems.append(Problem("ambiguous mask", image, message))
-                continue
-            if mask is not None:
-                taken[mask] = image
-            draft.items.append(Item(image, None, mask, split or "train"))
-        for mask in sorted(set(masks.values()) - set(taken)):
-            message = f"no image in {images_folder} has its name; left out"
-            draft.warnings.append(Problem("mask without image", mask, message))
+        images = list(list_images(images_folder, draft.warnings))
+        masks = list(list_images(masks_folder, draft.warnings)) if masks_folder else []
+        pairs = _pair(images, images_folder, masks, masks_folder or images_folder, draft)
+        draft.items += [Item(image, None, mask, split or "train") for image, mask in pairs]
+        used = {mask for _, mask in pairs}
+        for mask in masks:
+            if mask not in used and not any(mask == problem.path for problem in draft.problems):
+                message = f"no image in {images_folder} has its name; left out"
+                draft.warnings.append(Problem("mask without image", mask, message))
     return draft
 
 
-def _masks_by_stem(folder: Path, draft: _Draft) -> dict[str, Path]:
-    """Return {stem of the image it belongs to: mask}, for stem.* and stem_mask.* alike."""
-    masks: dict[str, Path] = {}
-    for path in list_images(folder, draft.warnings):
-        stem = stem_of(path, folder)
-        ending = max((e for e in MASK_ENDINGS if stem.lower().endswith(e)), key=len)
-        stem = stem[: len(stem) - len(ending)]
-        if stem in masks:
-            message = f"a second mask of {stem}; the first is {masks[stem].name}"
-            draft.problems.append(Problem("ambiguous mask", path, message))
-        else:
-            masks[stem] = path
-    return masks
+def _pair(
+    images: list[Path], images_folder: Path, masks: list[Path], masks_folder: Path, draft: _Draft
+) -> list[tuple[Path, Path | None]]:
+    """Return each image with its mask, named alike or with `_mask` at the end."""
+    own = {stem_of(image, images_folder) for image in images}
+    named: dict[str, list[Path]] = defaultdict(list)
+    for mask in masks:
+        stem = stem_of(mask, masks_folder)
+        # gas_mask.png belongs to gas.jpg, unless there is a gas_mask.jpg.
+        named[stem if stem in own else _without_ending(stem)].append(mask)
+    pairs: list[tuple[Path, Path | None]] = []
+    taken: dict[str, Path] = {}
+    for image in images:
+        stem = stem_of(image, images_folder)
+        found = named.get(stem, [])
+        if found and stem in taken:
+            message = f"shares the mask {found[0].name} with {taken[stem].name}"
+            draft.problems.append(Problem("ambiguous mask", image, message))
+            continue
+        for second in found[1:]:
+            message = f"a second mask of {image.name}; the first is {found[0].name}"
+            draft.problems.append(Problem("ambiguous mask", second, message))
+        taken[stem] = image
+        pairs.append((image, found[0] if found else None))
+    return pairs
+
+
+def _without_ending(stem: str) -> str:
+    endings = [ending for ending in MASK_ENDINGS if stem.lower().endswith(ending)]
+    return stem[: -len(endings[0])] if endings else stem
 
 
 def _read_class_names(root: Path, sides: dict[Split | None, Path]) -> tuple[str, ...]:

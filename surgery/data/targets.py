@@ -50,7 +50,8 @@ class TargetSpec:
         values = flatten_mask(mask, where)
         named = len(self.indices)
         lookup = _lookup(self.indices, self.ignored_values)
-        target = lookup[np.minimum(values, len(lookup) - 1)]
+        # np.minimum alone would overflow where the table is longer than the mask's type reaches.
+        target = lookup[np.minimum(values.astype(np.intp), len(lookup) - 1)]
         if (target < 0).any():
             unnamed = sorted({int(v) for v in np.unique(values[target < 0])})
             raise DataError(

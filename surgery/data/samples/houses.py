@@ -165,7 +165,7 @@ def _shop(front: Pixels, glow: Pixels, rng: Rng, lights: Rng, base: int, w: int,
         shown = (np.asarray([120, 110, 100]) * rng.uniform(0.4, 1.2)).tolist()
         cv2.rectangle(front, (left + 6, base - 26), (left + 24, base - 10), shown, -1)
         if open_late:
-            cv2.rectangle(glow, (left, base - 42), (left + 32, base - 8), [0.8 * c for c in WARM], -1)
+            cv2.rectangle(glow, (left, base - 42), (left + 32, base - 8), [0.55 * c for c in WARM], -1)
     if open_late:
         cv2.rectangle(glow, (3, base - 56), (w - 4, base - 48), [0.5 * c for c in paint], -1)
 

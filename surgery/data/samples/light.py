@@ -132,10 +132,11 @@ def _lamp_light(canvas: Canvas, rng: Rng) -> Array:
             add(hx, gy, 4.0 * reach, 0.9 * reach, tone, 0.5)
         else:
             add(hx, gy, 1.6 * reach, 0.5 * reach, tone, 0.35)
-    ahead = float(rng.uniform(0.5, 1.0))
+    ahead = float(rng.uniform(0.35, 0.85))
     row = camera.horizon + camera.scale(11) * camera.above_m
     add(camera.centre, row, 0.24 * camera.width, 0.12 * camera.height, (255, 244, 220), ahead)
-    return light
+    # Film saturates: where many lamps meet it is bright, and no more.
+    return 1.15 * (1 - np.exp(-light))
 
 
 def _colour(values: np.ndarray) -> Colour:
