@@ -15,6 +15,8 @@ from surgery.data.samples.canvas import CLASSES
 from surgery.data.samples.street import DOMAINS, draw_street
 from surgery.data.samples.writing import new_folder, write_image
 
+__all__ = ["draw_street", "write_cars"]
+
 VERSION = 1
 """Number of the drawings; raised when the same seed gives other pictures."""
 _SPLIT_SEEDS = {"train": 0, "val": 1}
