@@ -30,6 +30,9 @@ class Model(nn.Module):
         stride: Images are padded to a multiple of it inside; 1 for classify.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, backbone: Backbone, head: nn.Module, head_stages: tuple[int, ...], task: str) -> None:
         super().__init__()
         self.backbone = backbone
@@ -37,7 +40,8 @@ class Model(nn.Module):
         self.head_stages = head_stages
         self.task = task
         deepest = backbone.info[head_stages[-1]].stride
-        self.stride = deepest * head.multiple if task == "segment" else 1
+        multiple: Any = head.multiple
+        self.stride: int = deepest * multiple if task == "segment" else 1
         mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
@@ -86,10 +90,11 @@ class Model(nn.Module):
             (n, classes), or (n, channels, h, w).
         """
         if self.task == "classify":
-            return self.head(features, size)
+            logits: Tensor = self.head(features, size)
+            return logits
         h, w = size
         padded = self.padded_size(size)
-        logits: Tensor = self.head(self._aligned(features, padded), padded)
+        logits = self.head(self._aligned(features, padded), padded)
         return logits[:, :, :h, :w]  # (n, channels, H, W) -> (n, channels, h, w)
 
     def _aligned(self, features: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -203,7 +208,7 @@ def describe_layers(model: Model, first_trainable: int, kept: bool) -> dict[str,
         parameters by fate; `trained`: parameters that are trained.
     """
     start = "kept" if kept else "new"
-    parts = [
+    parts: list[dict[str, Any]] = [
         {
             "name": stage.name,
             "layers": stage.layers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -87,7 +87,7 @@ class Backbone(nn.Module):
 
     def trimmed(self, stop: int) -> Backbone:
         """Return this backbone without the stages from `stop` on; the stages are shared."""
-        return Backbone(self.name, list(self.stages)[:stop], self.info[:stop])
+        return Backbone(self.name, cast("list[Stage]", list(self.stages)[:stop]), self.info[:stop])
 
     def timm_state(self) -> dict[str, Tensor]:
         """Return the weights under timm's names for the full network."""

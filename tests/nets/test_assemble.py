@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch import nn
 
 from surgery.artifact.errors import ConfigError
 from surgery.nets.assemble import Model, build_model, describe_layers
@@ -92,6 +93,23 @@ def test_stored_features_and_states_give_the_same_logits(head: str, task: str) -
             features = before + after
             again = model.decode([features[k] for k in model.head_stages], (45, 70))
             assert torch.equal(again, logits)
+
+
+class Coordinates(nn.Module):
+    """A head that answers where each pixel is: row, column."""
+
+    def forward(self, features: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        rows, columns = torch.meshgrid(*(torch.arange(float(side)) for side in size), indexing="ij")
+        return torch.stack([rows, columns])[None]
+
+
+def test_what_was_padded_is_cropped_again() -> None:
+    model = assembled("vgg16")
+    model.head = Coordinates()
+    with torch.no_grad():
+        logits, _ = model(photo(1, 21, 35, 3))
+    assert torch.equal(logits[0, 0, :, 0], torch.arange(21.0))
+    assert torch.equal(logits[0, 1, 0], torch.arange(35.0))
 
 
 def test_embedding_is_the_mean_of_the_deepest_map() -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgery.artifact.errors import ConfigError
+from surgery.nets.heads.output import build_lateral, build_output
 from surgery.nets.stages import StageInfo
 
 WIDTH = 64
@@ -51,35 +52,20 @@ class Deconv(nn.Module):
                 "choose other --stages",
             )
         self.strides = strides
-        self.laterals = nn.ModuleList(nn.Conv2d(s.channels, WIDTH, 1) for s in stages)
+        self.laterals = nn.ModuleList(build_lateral(stage.channels, WIDTH) for stage in stages)
         ups, width = [], WIDTH
         for stride in self._targets():
-            wider = WIDTH if stride >= strides[0] else max(width // 2, MIN_WIDTH)
-            ups.append(nn.ConvTranspose2d(width, wider, kernel_size=4, stride=2, padding=1))
-            width = wider
+            narrower = WIDTH if stride >= strides[0] else max(width // 2, MIN_WIDTH)
+            ups.append(_enlarging(width, narrower))
+            width = narrower
         self.ups = nn.ModuleList(ups)
         self.dropout = nn.Dropout2d(dropout)
-        self.output = nn.Conv2d(width, outputs, 1)
-        self._reset()
+        self.output = build_output(width, outputs)
 
     def _targets(self) -> list[int]:
         """Strides after each transposed convolution: half the deepest, …, 2, 1."""
         steps = int(math.log2(self.strides[-1]))
         return [2**k for k in range(steps - 1, -1, -1)]
-
-    @torch.no_grad()
-    def _reset(self) -> None:
-        for lateral in self.laterals:
-            nn.init.kaiming_normal_(lateral.weight, nonlinearity="linear")
-            nn.init.zeros_(lateral.bias)
-        for up in self.ups:
-            # Bilinear enlarging times a random mix of channels: no checkerboard to unlearn.
-            mix = torch.randn(up.in_channels, up.out_channels) * (2 / up.in_channels) ** 0.5
-            line = torch.tensor([0.25, 0.75, 0.75, 0.25])
-            up.weight.copy_(mix[:, :, None, None] * line[:, None] * line[None, :])
-            nn.init.zeros_(up.bias)
-        nn.init.normal_(self.output.weight, std=0.01)
-        nn.init.zeros_(self.output.bias)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Map features (n, c_i, H/s_i, W/s_i), shallow to deep, to logits (n, outputs, H, W)."""
@@ -98,4 +84,20 @@ class Deconv(nn.Module):
             if stride == self.strides[0]:
                 x = self.dropout(x)
             x = F.relu(x)
-        return self.output(x)  # (n, 16, H, W) -> (n, outputs, H, W)
+        logits: Tensor = self.output(x)  # (n, 16, H, W) -> (n, outputs, H, W)
+        return logits
+
+
+@torch.no_grad()
+def _enlarging(width: int, outputs: int) -> nn.ConvTranspose2d:
+    """A transposed convolution that begins as bilinear enlarging times a random mix of channels.
+
+    There is no checkerboard to unlearn.
+    """
+    up = nn.ConvTranspose2d(width, outputs, kernel_size=4, stride=2, padding=1)
+    mix = torch.randn(width, outputs) * math.sqrt(2 / width)
+    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    up.weight.copy_(mix[:, :, None, None] * line[:, None] * line[None, :])
+    if up.bias is not None:
+        nn.init.zeros_(up.bias)
+    return up

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgery.artifact.errors import ConfigError
+from surgery.nets.heads.output import build_lateral, build_output
 from surgery.nets.stages import StageInfo
 
 PYRAMID_WIDTH = 128
@@ -50,15 +51,10 @@ class FeaturePyramid(nn.Module):
                 f"{[stage.stride for stage in stages]}",
                 "choose other --stages",
             )
-        self.laterals = nn.ModuleList(nn.Conv2d(s.channels, PYRAMID_WIDTH, 1) for s in stages)
+        self.laterals = nn.ModuleList(build_lateral(s.channels, PYRAMID_WIDTH) for s in stages)
         self.branches = nn.ModuleList(_branch(ratio.bit_length() - 1) for ratio in ratios)
         self.dropout = nn.Dropout2d(dropout)
-        self.output = nn.Conv2d(BRANCH_WIDTH, outputs, 1)
-        for conv in self.laterals:
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
-        nn.init.normal_(self.output.weight, std=0.01)
-        nn.init.zeros_(self.output.bias)
+        self.output = build_output(BRANCH_WIDTH, outputs)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Map features (n, c_i, H/s_i, W/s_i), shallow to deep, to logits (n, outputs, H, W)."""

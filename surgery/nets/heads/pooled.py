@@ -47,7 +47,8 @@ class Pooled(nn.Module):
         """Map features (n, c_i, h_i, w_i) to logits (n, outputs); the image size is not needed."""
         pooled = [piece for k, feature in enumerate(features) for piece in self._pool(feature, k)]
         pooled = [F.normalize(x) * x.shape[1] ** 0.5 for x in pooled]  # (n, d) each
-        return self.linear(self.dropout(torch.cat(pooled, dim=1)))
+        logits: Tensor = self.linear(self.dropout(torch.cat(pooled, dim=1)))
+        return logits
 
     def _pool(self, x: Tensor, k: int) -> list[Tensor]:
         """(n, c, h, w) -> (n, c), for avgmax two of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
 from surgery.artifact.errors import ConfigError
+from surgery.nets.heads.output import build_output
 from surgery.nets.stages import StageInfo
 
 UNET_WIDTHS = (256, 128, 64, 32, 16)
@@ -119,14 +121,11 @@ class SmpDecoder(nn.Module):
         initialize_decoder(self.decoder)
         _replace_pools(self.decoder)
         self.dropout = nn.Dropout2d(0.0 if self.spec.drops_out else dropout)
-        kernel = self.spec.kernel
-        self.output = nn.Conv2d(self.spec.width, outputs, kernel, padding=kernel // 2)
-        nn.init.normal_(self.output.weight, std=0.01)
-        nn.init.zeros_(self.output.bias)
+        self.output = build_output(self.spec.width, outputs, self.spec.kernel)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Map features (n, c_i, H/s_i, W/s_i), shallow to deep, to logits (n, outputs, H, W)."""
-        x = self.decoder(self._fed(features, size))  # (n, width, H/s, W/s)
+        x: Tensor = self.decoder(self._fed(features, size))  # (n, width, H/s, W/s)
         x = self.output(self.dropout(x))  # -> (n, outputs, H/s, W/s)
         if self.spec.reads == "all":
             return x  # at full resolution already
@@ -186,7 +185,7 @@ def _check(name: str, strides: list[int]) -> None:
 
 
 def _deeplabv3plus(channels: list[int], depth: int, dropout: float) -> nn.Module:
-    decoder = DeepLabV3PlusDecoder(
+    decoder: nn.Module = DeepLabV3PlusDecoder(
         channels,
         depth,
         256,
@@ -206,10 +205,11 @@ def _pspnet(channels: list[int], dropout: float) -> nn.Module:
             f"the pspnet head needs a stage whose channels are a multiple of 4, not {channels[-1]}",
             "choose other --stages, or another head",
         )
-    decoder = PSPDecoder(channels, dropout=dropout)
+    decoder: Any = PSPDecoder(channels, dropout=dropout)
     # smp's own block takes another way while it is exported, which fixes the size.
     decoder.psp.blocks = nn.ModuleList(PooledContext(block.pool) for block in decoder.psp.blocks)
-    return decoder
+    net: nn.Module = decoder
+    return net
 
 
 class PooledContext(nn.Module):
@@ -253,7 +253,7 @@ def _replace_pools(net: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if not isinstance(child, nn.AdaptiveAvgPool2d):
                 continue
-            size = child.output_size
-            side = size if isinstance(size, int) else size[0]
+            size: Any = child.output_size
+            side = int(size if isinstance(size, int) else size[0])
             if side != 1:
                 parent.add_module(name, GridPool(side))
