@@ -54,7 +54,7 @@ def finetune(
             stored = run_finetune(config, resume, report)
     except KeyboardInterrupt:
         raise SurgeryError(
-            "stopped; the last step is in a checkpoint", "Repeat the command with --resume to go on."
+            "stopped; what is done is kept", "Repeat the command with --resume to go on from there."
         ) from None
     store = Store()
     if promote:

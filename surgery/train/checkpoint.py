@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from surgery.artifact.disk import no_room
 from surgery.artifact.errors import DiskFullError
 
 BEST = "best.safetensors"
@@ -144,12 +144,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     aside = path.with_suffix(".part")
     try:
         flat = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        save_file(flat, aside, metadata)
-        with aside.open("rb") as file:
+        with aside.open("wb") as file:  # save_file would make it readable by its owner alone
+            file.write(save(flat, metadata))
+            file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+    except OSError as error:
+        if not no_room(error):
             raise
         raise DiskFullError(
             f"{path}: the disk is full while a checkpoint is written; the ones before it are whole",

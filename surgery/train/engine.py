@@ -144,7 +144,7 @@ class Loop:
         self.model.to(self.accelerator.device, memory_format=torch.channels_last)
         newest = newest_checkpoint(self.checkpoints) if resume else None
         progress = load_checkpoint(newest, self.model) if newest else Progress()
-        if newest:
+        if resume:
             self.report.line(f"resuming at epoch {progress.epoch + 1} step {progress.step}")
         while progress.phase < len(self.phases):
             self._run_phase(progress, newest)

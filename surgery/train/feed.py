@@ -105,14 +105,16 @@ class Feed:
         """
         if self.cache is None or self.plan is None:
             return
+        cache = self.cache
         wanted = [example for example in self._examples() if self._name(example) in self._held]
-        missing = [example for example in wanted if not self.cache.holds(self._name(example))]
-        done = len(wanted) - len(missing)
+        # The same batches whatever a killed run left, so that each record comes out the same bit for bit.
+        order = batches([self._size(e.item) for e in wanted], FILL_BATCH, 0, 0, shuffle=False)
+        missing = [b for b in order if not all(cache.holds(self._name(wanted[i])) for i in b)]
+        done = len(wanted) - sum(map(len, missing))
         progress(done, len(wanted))
-        order = batches([self._size(e.item) for e in missing], FILL_BATCH, 0, 0, shuffle=False)
-        for loaded in iterate(missing, order, self._load, self.workers):
+        for loaded in iterate(wanted, missing, self._load, self.workers):
             for example, record in self._encode(loaded):
-                self.cache.put(self._name(example), record)
+                cache.put(self._name(example), record)
             done += len(loaded)
             progress(done, len(wanted))
 
