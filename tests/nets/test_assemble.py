@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from surgery.artifact.errors import ConfigError
 from surgery.nets.assemble import Model, build_model, describe_layers
-from surgery.nets.backbone import set_trainable
+from surgery.nets.backbone import build_backbone, set_trainable
 
 TINY = "test_resnet"
 BACKBONES = (
@@ -33,9 +34,17 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@cache
+def random_state(name: str) -> dict[str, torch.Tensor]:
+    """Random weights of a backbone, drawn once: VGG's unused classifier alone takes seconds."""
+    return build_backbone(name, None).timm_state()
+
+
 def assembled(backbone: str = TINY, head: str = "deconv", task: str = "segment", **given: Any) -> Model:
-    """A model with random weights, in inference mode, its head loud enough to see."""
-    options = {"outputs": 2, "stages": None, "dropout": 0.0, "seed": 0, "state": None} | given
+    """A model in inference mode, its head loud enough to see."""
+    options = {"outputs": 2, "stages": None, "dropout": 0.0, "seed": 0} | given
+    if "state" not in options:
+        options["state"] = random_state(backbone) if backbone in BACKBONES else None
     weights: Any = SimpleNamespace(state=options.pop("state"))
     model = build_model(backbone, head, task, weights=weights, **options).eval()
     with torch.no_grad():
