@@ -162,27 +162,27 @@ def models_show(model: str, *, as_json: Json = False) -> None:
 
 
 @models_app.command(name="promote")
-def models_promote(name: str, version: int) -> None:
+def models_promote(name: str, version: int, *, as_json: Json = False) -> None:
     """Make a version production."""
     from surgery.recipes.models import promote
 
-    promote(name, version)
+    promote(name, version, as_json=as_json)
 
 
 @models_app.command(name="rollback")
-def models_rollback(name: str) -> None:
+def models_rollback(name: str, *, as_json: Json = False) -> None:
     """Swap production and previous."""
     from surgery.recipes.models import rollback
 
-    rollback(name)
+    rollback(name, as_json=as_json)
 
 
 @models_app.command(name="remove")
-def models_remove(name: str, version: int) -> None:
+def models_remove(name: str, version: int, *, as_json: Json = False) -> None:
     """Delete a version that is not production."""
     from surgery.recipes.models import remove
 
-    remove(name, version)
+    remove(name, version, as_json=as_json)
 
 
 @backbones_app.default

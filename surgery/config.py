@@ -50,7 +50,7 @@ class FinetuneConfig:
     freeze_through: str | None = None
     """Last frozen stage of `partial`, by name; None is the last but one."""
     train_bn: bool = False
-    """Let unfrozen pretrained batch norm update its statistics."""
+    """Let unfrozen pretrained batch norm update its statistics (random weights always do)."""
     image_size: tuple[int, int] | None = None
     """(width, height) in pixels; None is 224×224 for classification, the images' own for masks."""
     augment: str = "auto"

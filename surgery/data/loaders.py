@@ -27,7 +27,8 @@ def batches(
     Args:
         shapes: The shape of each item, or their number where all are alike; only items of the same
             shape share a batch.
-        batch_size: Most items a batch holds; the last of each shape may hold fewer.
+        batch_size: Most items a batch holds; the last of each shape may hold fewer. With `shuffle` a
+            single item that is left over joins the batch before it: batch norm cannot learn from one.
         seed: With `epoch`, decides the order alone: same numbers, same batches.
         epoch: Number of the epoch.
         shuffle: False keeps the order of the items.
@@ -45,14 +46,17 @@ def batches(
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index in order.tolist():
         groups[keys[index]].append(index)
-    found = [
-        group[start : start + batch_size]
-        for group in groups.values()
-        for start in range(0, len(group), batch_size)
-    ]
+    found = [part for group in groups.values() for part in _split(group, batch_size, shuffle)]
     if shuffle and len(groups) > 1:
         return [found[i] for i in rng.permutation(len(found))]
     return found
+
+
+def _split(group: list[int], batch_size: int, join_single: bool) -> list[list[int]]:
+    parts = [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
+    if join_single and batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2] += parts.pop()
+    return parts
 
 
 def iterate(

@@ -119,7 +119,8 @@ def build_backbone(name: str, state: dict[str, Tensor] | None) -> Backbone:
     Args:
         name: A timm model.
         state: Weights under the names of `timm.create_model(name)`; classifier weights may be missing and
-            are not used. They are copied. None: timm's random initialisation from the global generator.
+            are not used. They are copied. If they are those of a cut backbone, and of nothing else, the
+            stages behind the cut are left out. None: timm's random initialisation from the global generator.
 
     Raises:
         ConfigError: No such model, or one whose layers cannot be cut into a row of stages.
@@ -134,6 +135,7 @@ def build_backbone(name: str, state: dict[str, Tensor] | None) -> Backbone:
             full = timm.create_model(name)
     stages = _cut(name, full)
     if state is not None:
+        stages = _covered(stages, state)
         _fill(name, stages, full, state)
         _drop_empty(full)
     full.eval()
@@ -179,6 +181,14 @@ def _steps(full: nn.Module, whole: set[str]) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{sub}", module) for sub, module in child.named_children())
         else:
             yield name, child
+
+
+def _covered(stages: list[Stage], state: dict[str, Tensor]) -> list[Stage]:
+    """Return the stages of a stored model's backbone, which ends behind the deepest that its head used."""
+    absent = [state.keys().isdisjoint(stage.state_dict()) for stage in stages]
+    kept = stages[: absent.index(True)] if True in absent[1:] and not absent[0] else stages
+    known = {key for stage in kept for key in stage.state_dict()}
+    return kept if known.issuperset(state) else stages
 
 
 def _fill(name: str, stages: list[Stage], full: nn.Module, state: dict[str, Tensor]) -> None:

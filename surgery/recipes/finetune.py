@@ -109,7 +109,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
 
     options = Options(
         config.batch_size or DEFAULT_BATCH[task], config.weight_decay, config.warmup_share,
-        config.clip_norm, config.train_bn, config.seed, config.keep_checkpoints,
+        config.clip_norm, config.train_bn or config.weights == "random", config.seed, config.keep_checkpoints,
         config.checkpoint_minutes,
     )  # fmt: skip
     loss = make_loss(task, targets.output.logits, config.label_smoothing)

@@ -44,8 +44,11 @@ def read_checked(
     with report.task("checking data") as task_shown:
         checked = check_table(table, targets, progress=task_shown.update)
     table = targets.select(raise_for(checked, skip_bad))
-    for warning in checked.warnings:
-        report.line(f"note: {warning.message}")
+    for note in checked.notes():
+        report.line(note)
+    if checked.problems:  # with skip_bad
+        report.line(checked.text())
+        report.line(f"left out: {len(checked.bad)} images")
     counts = ", ".join(f"{len(table.of(split))} {split}" for split in ("train", "val", "test"))
     report.line(f"data: {root}: {table.layout}, {counts} ({table.split_rule})")
     return table, targets

@@ -20,8 +20,8 @@ from surgery.data.transforms import make_view
 from surgery.nets.assemble import Model
 from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, unpack
 
-FILL_BATCH = 8
-"""Images per forward pass while the cache is filled."""
+FILL_PIXELS = 8 * 224 * 224
+"""Pixels per forward pass while the cache is filled: enough to be busy, few enough for any memory."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Feed:
         """Yield the validation images as the service would see them, in the table's order by size."""
         examples = [Example(item, 0) for item in self._val]
         sizes = [self._size(item) for item in self._val]
-        yield from self._batches(examples, batches(sizes, batch_size, 0, 0, shuffle=False))
+        yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
 
     def close(self) -> None:
         """Release the cache for others."""

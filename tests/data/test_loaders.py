@@ -68,3 +68,10 @@ def test_loading_runs_ahead_by_a_bound_and_ends_with_its_reader():
     assert len(started) <= 6
     reader.close()
     assert threading.active_count() == before
+
+
+def test_a_single_item_left_over_joins_the_batch_before_it():
+    assert [len(batch) for batch in batches(9, 4)] == [4, 5]
+    assert [len(batch) for batch in batches(9, 4, shuffle=False)] == [4, 4, 1]
+    assert [len(batch) for batch in batches(3, 1)] == [1, 1, 1]
+    assert [len(batch) for batch in batches(["a", "a", "a", "b"], 2, shuffle=True)].count(1) == 1

@@ -210,3 +210,14 @@ def test_a_network_that_cannot_be_cut_is_refused() -> None:
         build_backbone("vit_tiny_patch16_224", None)
     with pytest.raises(ConfigError, match="vgg16"):
         build_backbone("vgg166", None)
+
+
+def test_weights_of_a_cut_backbone_give_the_stages_they_have() -> None:
+    whole = build_backbone("test_efficientnet", state_of("test_efficientnet"))
+    cut = whole.trimmed(3).timm_state()
+    again = build_backbone("test_efficientnet", cut)
+    assert again.info == whole.info[:3]
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(again.run(images)[0], whole.run(images, 0, 3)[0])
+    with pytest.raises(WeightsError, match="missing"):  # a whole network's file that lacks a stage
+        build_backbone("test_efficientnet", cut | {"classifier.weight": torch.zeros(1000, 256)})
