@@ -108,7 +108,9 @@ class Feed:
         cache = self.cache
         wanted = [example for example in self._examples() if self._name(example) in self._held]
         # The same batches whatever a killed run left, so that each record comes out the same bit for bit.
-        order = batches([self._size(e.item) for e in wanted], FILL_BATCH, 0, 0, shuffle=False)
+        sizes = [self._size(example.item) for example in wanted]
+        largest = max((width * height for width, height in sizes), default=1)
+        order = batches(sizes, max(1, FILL_PIXELS // largest), shuffle=False)
         missing = [b for b in order if not all(cache.holds(self._name(wanted[i])) for i in b)]
         done = len(wanted) - sum(map(len, missing))
         progress(done, len(wanted))
