@@ -55,7 +55,8 @@ def batches(
 def _split(group: list[int], batch_size: int, join_single: bool) -> list[list[int]]:
     parts = [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
     if join_single and batch_size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2] += parts.pop()
+        single = parts.pop()
+        parts[-1] = parts[-1] + single
     return parts
 
 
