@@ -144,9 +144,7 @@ class Exchange:
         return Refusal(413, "body_too_large", message, "Send a smaller image.")
 
 
-INTERNAL = Refusal(
-    500, "internal_error", "the service failed on this request", "Its log says where."
-)
+INTERNAL = Refusal(500, "internal_error", "the service failed on this request", "Its log says where.")
 
 
 def _page_headers(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -66,9 +66,7 @@ async def _read_form(request: Request) -> tuple[bytes, list[str]]:
         raise
     except Exception as error:  # whatever the parser raises, it is the client's bytes that did it
         detail = getattr(error, "detail", None) or getattr(error, "message", None) or "no more"
-        raise Refusal(
-            400, "bad_form", f"the body is no readable form ({detail})", SEND_A_FILE
-        ) from error
+        raise Refusal(400, "bad_form", f"the body is no readable form ({detail})", SEND_A_FILE) from error
     try:
         file = _image_field(form)
         named = [_unquoted(value) for value in form.getlist("model") if isinstance(value, str)]

@@ -96,8 +96,7 @@ def _check_sha256(path: Path, wanted: str) -> None:
         raise StoreError(f"{path}: cannot be read ({error.strerror})", RESTORE) from error
     if found != wanted:
         raise StoreError(
-            f"{path}: altered or half-copied (sha256 {found[:12]}…, the manifest says"
-            f" {wanted[:12]}…)",
+            f"{path}: altered or half-copied (sha256 {found[:12]}…, the manifest says {wanted[:12]}…)",
             RESTORE,
         )
 

@@ -243,7 +243,7 @@ def data_sample(
     from surgery.recipes.data import sample
 
     pixels = parse_size(size) if size else None
-    given = {"n_train": n_train, "n_val": n_val, "size": pixels}
+    given: dict[str, Any] = {"n_train": n_train, "n_val": n_val, "size": pixels}
     sample(kind, out, domain=domain, seed=seed, **{k: v for k, v in given.items() if v is not None})
 
 

@@ -75,7 +75,8 @@ def _run_eager(model: Model, prepared: np.ndarray) -> np.ndarray:
     image = torch.from_numpy(np.require(prepared, requirements=["C", "W"]))  # torch holds no read-only array
     with torch.inference_mode():
         logits, _ = model(image[None])  # (h, w, 3) -> (1, h, w, 3)
-    return logits[0].float().numpy()
+    answer: np.ndarray = logits[0].float().numpy()
+    return answer
 
 
 def _compare_answers(

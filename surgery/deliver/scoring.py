@@ -40,7 +40,8 @@ def score_graph(
         else:
             scorer.update(answer.mask, targets.encode_mask(mask, str(item.mask)))
         progress(done + 1, len(items))
-    return scorer.compute()
+    scores: Scores = scorer.compute()
+    return scores
 
 
 def _load(item: Item) -> tuple[Item, Any, Any]:

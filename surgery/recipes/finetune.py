@@ -155,8 +155,8 @@ def resolve_input(config: FinetuneConfig, table: Table, model: Model) -> InputSp
         pixels = max(width * height for width, height in sizes)
         return InputSpec(size_rule="native", max_pixels=NATIVE_HEADROOM * pixels, **common)
     width, height = config.image_size or CLASSIFY_SIZE
-    rule = "crop" if table.task == "classify" else "resize"
-    return InputSpec(size_rule=rule, width=width, height=height, **common)
+    common |= {"width": width, "height": height}
+    return InputSpec("crop" if table.task == "classify" else "resize", **common)
 
 
 def show_plan(

@@ -141,7 +141,7 @@ class Loop:
         self.checkpoints = self.folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.learnt = learnt_keys(self.model, min(phase.first for phase in self.phases))
-        self.model.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.model.to(self.accelerator.device).to(memory_format=torch.channels_last)
         newest = newest_checkpoint(self.checkpoints) if resume else None
         progress = load_checkpoint(newest, self.model) if newest else Progress()
         if resume:

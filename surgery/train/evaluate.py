@@ -153,4 +153,5 @@ def _overlap(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _share(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
     whole = np.asarray(whole, float)
-    return np.divide(part, whole, out=np.full_like(whole, empty), where=whole > 0)
+    share: np.ndarray = np.divide(part, whole, out=np.full_like(whole, empty), where=whole > 0)
+    return share

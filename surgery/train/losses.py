@@ -32,8 +32,8 @@ def make_loss(task: str, outputs: int, label_smoothing: float) -> Loss:
     if task == "classify":
         return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     mode = "binary" if outputs == 1 else "multiclass"
-    dice = smp.losses.DiceLoss(mode, from_logits=True, ignore_index=IGNORE)
-    cross: nn.Module
+    dice: Loss = smp.losses.DiceLoss(mode, from_logits=True, ignore_index=IGNORE)
+    cross: Loss
     if outputs == 1:
         cross = smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORE)
     else:

@@ -81,9 +81,7 @@ def test_mask_as_png(client: TestClient) -> None:
 )
 def test_accept_chooses_the_form(client: TestClient, accept: str, kind: str) -> None:
     files = {"image": half_red()}
-    answer = client.post(
-        "/predict", files=files, data={"model": "cars"}, headers={"Accept": accept}
-    )
+    answer = client.post("/predict", files=files, data={"model": "cars"}, headers={"Accept": accept})
     assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
 
 
@@ -98,23 +96,17 @@ def test_a_form_and_a_raw_body_get_the_same_answer(client: TestClient) -> None:
 
 
 def test_the_type_is_read_from_the_content_not_from_its_label(client: TestClient) -> None:
-    answer = client.post(
-        "/predict?model=colours", content=RED, headers={"Content-Type": "image/jpg"}
-    )
+    answer = client.post("/predict?model=colours", content=RED, headers={"Content-Type": "image/jpg"})
     assert answer.status_code == 200
 
 
-def test_model_may_be_left_out_where_only_one_exists(
-    store: Store, serve: Callable[..., TestClient]
-) -> None:
+def test_model_may_be_left_out_where_only_one_exists(store: Store, serve: Callable[..., TestClient]) -> None:
     add_classifier(store)
     (store.root / "notes").mkdir()
     assert ask(serve(), RED).json()["model"] == "colours"
 
 
-def test_a_version_that_is_not_production_is_loaded_on_first_use(
-    client: TestClient, store: Store
-) -> None:
+def test_a_version_that_is_not_production_is_loaded_on_first_use(client: TestClient, store: Store) -> None:
     add_classifier(store, scale=-SCALE)
     states = {row["version"]: row["state"] for row in rows(client, "colours")}
     assert states == {1: "serving", 2: "stored"}
@@ -186,9 +178,7 @@ def test_sizes_of_every_kind(client: TestClient) -> None:
         assert ask(client, plain((255, 0, 0), size), model="colours").status_code == 200
 
 
-def test_a_promotion_is_answered_by_the_new_version(
-    store: Store, serve: Callable[..., TestClient]
-) -> None:
+def test_a_promotion_is_answered_by_the_new_version(store: Store, serve: Callable[..., TestClient]) -> None:
     add_classifier(store)
     client = serve(poll_s=0.05)
     add_classifier(store, scale=-SCALE)

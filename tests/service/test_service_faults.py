@@ -69,14 +69,10 @@ def bomb(side: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     data = zlib.compress(b"\0" * 10_000)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def test_too_many_pixels_are_refused_undecoded(
-    store: Store, serve: Callable[..., TestClient]
-) -> None:
+def test_too_many_pixels_are_refused_undecoded(store: Store, serve: Callable[..., TestClient]) -> None:
     add_classifier(store)
     client = serve(max_pixels=1200)
     assert post(client, plain((255, 0, 0), (40, 30))).status_code == 200
@@ -335,9 +331,7 @@ def test_an_empty_store_starts_and_is_not_ready(
     assert client.post("/predict", files={"image": RED}).status_code == 200
 
 
-def test_a_broken_model_leaves_the_others_alone(
-    store: Store, serve: Callable[..., TestClient]
-) -> None:
+def test_a_broken_model_leaves_the_others_alone(store: Store, serve: Callable[..., TestClient]) -> None:
     flipped = add_segmenter(store, "flipped")
     graph = flipped.graph()
     data = bytearray(graph.read_bytes())
@@ -363,9 +357,7 @@ def test_a_broken_model_leaves_the_others_alone(
     }
     assert "altered" in rows["flipped"]["reason"]
     problems = client.get("/models").json()["problems"]
-    assert {name for name in rows if any(name in line for line in problems)} == set(rows) - {
-        "colours"
-    }
+    assert {name for name in rows if any(name in line for line in problems)} == set(rows) - {"colours"}
     assert str(store.root) not in client.get("/models").text
     refused(post(client, RED, "flipped"), 503, "model_unavailable")
     refused(post(client, RED, "headless"), 503, "model_unavailable")

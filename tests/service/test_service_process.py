@@ -129,9 +129,7 @@ def test_a_mistake_in_the_environment_stops_the_start_and_is_named(tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
-def test_the_service_loads_nothing_heavy_and_reports_to_nobody(
-    store: Store, tmp_path: Path
-) -> None:
+def test_the_service_loads_nothing_heavy_and_reports_to_nobody(store: Store, tmp_path: Path) -> None:
     add_classifier(store)
     code = """
 import json, os, sys

@@ -60,9 +60,7 @@ def _model(nodes: list[Any], constants: dict[str, Any], shape: list[Any]) -> onn
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def add_classifier(
-    store: Store, name: str = "colours", scale: float = SCALE, **fields: Any
-) -> StoredVersion:
+def add_classifier(store: Store, name: str = "colours", scale: float = SCALE, **fields: Any) -> StoredVersion:
     """Add a version that answers which of red, green and blue an image is."""
     manifest = Manifest(
         name=name,
