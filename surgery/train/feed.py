@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,7 @@ class Feed:
         workers: Threads that read images.
         cache_gib: Bound on the activation cache, GiB; 0 turns it off.
         precision: Precision of the frozen part, part of the cache's key.
+        autocast: Context that the frozen part runs in.
     """
 
     model: Model
@@ -81,7 +83,7 @@ class Feed:
     workers: int
     cache_gib: float
     precision: str = "fp32"
-    autocast: Callable[[], Any] = torch.no_grad
+    autocast: Callable[[], Any] = nullcontext
     cache: ActivationCache | None = field(default=None, init=False)
     plan: CachePlan | None = field(default=None, init=False)
 

@@ -1,0 +1,188 @@
+"""From a trained model to the store: proven and whole, or not there at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from surgery.artifact.errors import ParityError, StoreError, WeightsError
+from surgery.artifact.image import read_image
+from surgery.artifact.manifest import InputSpec
+from surgery.artifact.session import answer_image, open_session
+from surgery.artifact.store import Store, StoredVersion
+from surgery.config import FinetuneConfig
+from surgery.data.readers import read_table
+from surgery.data.targets import resolve_target
+from surgery.deliver import package as package_module
+from surgery.deliver import parity as parity_module
+from surgery.deliver.package import Facts, export_again, package
+from surgery.nets.assemble import Model, build_model, describe_layers
+from surgery.nets.restore import initial_model, restore_model
+from surgery.nets.weights import load_weights
+from surgery.train.engine import Outcome
+from surgery.train.reporting import Reporter
+from surgery.train.strategies import plan_phases
+
+NET = "test_efficientnet"
+
+
+def draw(folder: Path, task: str) -> Path:
+    """Six random images with labels or masks, two of them for val."""
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        split = "train" if i < 4 else "val"
+        pixels = Image.fromarray(rng.integers(0, 255, (33 + i, 47, 3)).astype(np.uint8))
+        kind = "images" if task == "segment" else ("ant", "bee")[i % 2]
+        (folder / split / kind).mkdir(parents=True, exist_ok=True)
+        pixels.save(folder / split / kind / f"{i}.png")
+        if task == "segment":
+            (folder / split / "masks").mkdir(exist_ok=True)
+            mask = Image.fromarray(rng.integers(0, 3, (33 + i, 47)).astype(np.uint8))
+            mask.save(folder / split / "masks" / f"{i}.png")
+    if task == "segment":
+        (folder / "classes.txt").write_text("road\ncar\nvoid\n")
+    return folder
+
+
+def trained(folder: Path, task: str) -> tuple[Model, Facts]:
+    """A model as training would leave it, moved away from its start."""
+    table = read_table(draw(folder / "data", task))
+    segment = task == "segment"
+    targets = resolve_target(table, (), ("void",) if segment else ())
+    head = "deconv" if segment else "gem"
+    config = FinetuneConfig(
+        str(table.root), "tiny", task=task, backbone=NET, head=head, weights="random",
+        ignore=("void",) if segment else (), seed=5,
+    )  # fmt: skip
+    weights = load_weights(NET, "random", 5)
+    model = build_model(NET, head, task, targets.output.logits, None, 0.0, weights, 5)
+    spec = InputSpec("native") if segment else InputSpec("crop", 32, 32)
+    phases = plan_phases(config, task, tuple(stage.name for stage in model.backbone.info))
+    layers = describe_layers(model, phases[0].first, False)
+    outcome = Outcome({"iou": 0.0}, 1, [{"epoch": 0}, {"epoch": 1}], 1.0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval(), Facts(config, table, targets, spec, layers, phases, weights.source, outcome, folder)
+
+
+@pytest.fixture(scope="module", params=["classify", "segment"])
+def made(request, tmp_path_factory) -> tuple[Path, Model, Facts]:
+    """A store with one version, made once: an export takes seconds."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model, facts = trained(folder, request.param)
+    package(Store(folder / "models"), model, facts, Reporter())
+    return folder / "models", model, facts
+
+
+@pytest.fixture
+def stored(made, tmp_path) -> tuple[Store, StoredVersion, Model, Facts]:
+    """A copy of that store."""
+    folder, model, facts = made
+    shutil.copytree(folder, tmp_path / "models")
+    store = Store(tmp_path / "models")
+    return store, store.resolve("tiny"), model, facts
+
+
+def test_a_version_is_whole_and_answers_like_the_model(stored):
+    store, version, model, facts = stored
+    assert (version.version, store.aliases("tiny")) == (1, {"production": 1})
+    assert {"model.onnx", "weights.safetensors", "recipe.yaml", "parity.json"} <= set(version.manifest.files)
+    store.verify("tiny", 1)
+    assert version.manifest.parity["passed"]
+    item = facts.table.of("val")[0]
+    answer = answer_image(open_session(version.graph(), "cpu"), version.manifest, read_image(item.image))
+    with torch.inference_mode():
+        image = read_image(item.image) if facts.input.size_rule == "native" else None
+        if image is not None:
+            logits = model(torch.from_numpy(image.copy())[None])[0][0].numpy()
+            assert np.abs(logits - answer.logits).max() < 1e-4
+            assert answer.mask.shape == image.shape[:2]
+
+
+def test_the_stored_weights_are_the_model_and_its_start_can_be_rebuilt(stored):
+    _, version, model, facts = stored
+    restored = restore_model(version).state_dict()
+    assert all(torch.equal(restored[key], value) for key, value in model.state_dict().items())
+    targets = facts.targets.output.logits
+    weights = load_weights(NET, "random", 5)
+    start = build_model(NET, facts.config.head, facts.table.task, targets, None, 0.0, weights, 5)
+    rebuilt = initial_model(version.manifest).state_dict()
+    assert all(torch.equal(rebuilt[key], value) for key, value in start.state_dict().items())
+    assert not all(torch.equal(rebuilt[key], restored[key]) for key in rebuilt)
+
+
+def test_other_weights_under_the_same_name_are_noticed(stored):
+    manifest = stored[1].manifest
+    path = stored[1].path / "weights.safetensors"
+    weights = {"kind": "file", "asked": str(path), "sha256": "0" * 64}
+    changed = dataclasses.replace(manifest, provenance=manifest.provenance | {"weights": weights})
+    with pytest.raises(WeightsError, match="sha256"):
+        initial_model(changed)
+
+
+def test_damaged_weights_are_an_error_of_the_store(stored):
+    version = stored[1]
+    path = version.path / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=r"weights\.safetensors"):
+        restore_model(version)
+
+
+def test_exporting_again_makes_the_next_version(stored):
+    store, version, _, facts = stored
+    again = export_again(store, version, facts.table, facts.targets, Reporter())
+    assert again.version == 2
+    assert again.manifest.parent == "tiny@1"
+    assert store.aliases("tiny")["production"] == 1
+    assert again.manifest.scores["scores"] == version.manifest.scores["scores"]
+    store.verify("tiny", 2)
+
+
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_a_graph_that_answers_otherwise_is_not_stored(task, tmp_path, monkeypatch):
+    model, facts = trained(tmp_path, task)
+    export = package_module.export_onnx
+
+    def spoil(net, *given):
+        with torch.no_grad():
+            parameter = list(net.head.parameters())[-1]
+            parameter += 0.01
+            export(net, *given)
+            parameter -= 0.01
+
+    monkeypatch.setattr(package_module, "export_onnx", spoil)
+    store = Store(tmp_path / "models")
+    with pytest.raises(ParityError, match="differ"):
+        package(store, model, facts, Reporter())
+    assert store.list_names() == []
+    assert not [path for path in (tmp_path / "models").rglob("*") if path.suffix == ".onnx"]
+
+
+def test_equal_logits_with_another_answer_do_not_pass(tmp_path, monkeypatch):
+    model, facts = trained(tmp_path, "segment")
+    answer = parity_module.answer_image
+
+    def swap(session, manifest, image):
+        found = answer(session, manifest, image)
+        mask = found.mask.copy()
+        mask[:2] = 1 - mask[:2]
+        return dataclasses.replace(found, mask=mask)
+
+    monkeypatch.setattr(parity_module, "answer_image", swap)
+    with pytest.raises(ParityError, match="where no logits tie"):
+        package(Store(tmp_path / "models"), model, facts, Reporter())
+
+
+def test_parity_is_kept_beside_the_graph(stored):
+    written = json.loads((stored[1].path / "parity.json").read_text())
+    assert written == stored[1].manifest.parity
+    assert written["max_difference"] <= written["tolerance"] * max(1, written["largest_logit"])
