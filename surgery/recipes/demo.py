@@ -281,10 +281,10 @@ def show(summary: dict[str, Any], console: Console) -> None:
     before, after = summary["iou_before"], summary["iou_after"]
     table.add_row("IoU of car on val", f"{before:.3f} before fine-tuning, {after:.3f} after")
     table.add_row("IoU on the unseen image", f"{parity['unseen_iou']:.3f}")
-    verdict, difference = "passed" if parity["passed"] else "failed", parity["max_difference"]
     table.add_row(
         "parity",
-        f"{verdict}: logits differ by {difference:.1g} at most ({parity['images']} images)\n"
+        f"{'passed' if parity['passed'] else 'failed'}: logits up to {parity['largest_logit']:.3g} differ by "
+        f"{parity['max_difference']:.1g} at most ({parity['images']} images)\n"
         f"{parity['served_equal']:.2%} of the served mask as the stored graph says",
     )
     steps = [f"{step.replace('_', ' ')} {value:.1f}" for step, value in seconds.items()]
