@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_manifest
+from tiny_graph import make_manifest
 
 from surgery.artifact.errors import StoreError
 from surgery.artifact.manifest import InputSpec, Manifest, OutputSpec, is_inside

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Add, make_manifest, write_graph
+from tiny_graph import Add, make_manifest, write_graph
 
 from surgery.artifact import session as module
 from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
@@ -85,11 +85,10 @@ def test_cuda_that_is_not_there(graph: Path, monkeypatch: pytest.MonkeyPatch) ->
         open_session(graph, "cuda")
 
 
+@pytest.mark.no_gpu
 def test_cuda_libraries_that_are_not_there(
     graph: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if not module._why_no_cuda():
-        pytest.skip("a GPU is there")
     # The driver says yes, and the runtime then cannot: its own way back to the CPU is silent.
     monkeypatch.setattr(module, "_why_no_cuda", lambda: "")
     assert open_session(graph, "auto").device == "cpu"
@@ -99,7 +98,7 @@ def test_cuda_libraries_that_are_not_there(
     assert captured.out == captured.err == ""
 
 
-@pytest.mark.skipif(bool(module._why_no_cuda()), reason="no GPU")
+@pytest.mark.gpu
 def test_cuda_answers_as_the_cpu_does(graph: Path) -> None:
     session = open_session(graph, "cuda")
     assert session.device == "cuda"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Add, make_manifest, write_graph
+from tiny_graph import Add, make_manifest, write_graph
 
 from surgery.artifact.errors import ModelNotFoundError, StoreError
 from surgery.artifact.manifest import Manifest

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Add, make_manifest, write_graph
+from tiny_graph import Add, make_manifest, write_graph
 
 from surgery.artifact import disk
 from surgery.artifact.errors import DiskFullError, StoreError
@@ -113,7 +113,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from conftest import make_manifest
+from tiny_graph import make_manifest
 from surgery.artifact import disk, store as module
 from surgery.artifact.store import Store
 
@@ -189,7 +189,7 @@ def test_racing_threads_get_different_numbers(store: Store, add: Add) -> None:
 RACES = """
 import sys
 sys.path.insert(0, {tests!r})
-from conftest import make_manifest
+from tiny_graph import make_manifest
 from surgery.artifact.store import Store
 for _ in range(5):
     with Store(sys.argv[1]).stage("cars") as staging:

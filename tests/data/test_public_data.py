@@ -12,7 +12,7 @@ from surgery.data.check import check_table
 from surgery.data.readers import read_table
 from surgery.data.targets import resolve_target
 
-pytestmark = pytest.mark.skipif("SURGERY_DATA" not in os.environ, reason="$SURGERY_DATA is not set")
+pytestmark = pytest.mark.data
 
 
 @pytest.fixture

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from running import Ran, Surgery
 
 from surgery.cli import main
 from surgery.data.samples.cars import write_cars
 from surgery.data.samples.digits import write_digits
 
 SCENE = (96, 64)
-TINY = ("--backbone", "test_resnet", "--weights", "random")
-"""A network of 0.4 million parameters that needs no weights."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def answer(self) -> dict[str, Any]:
-        """The one JSON object on stdout; nothing else may stand there."""
-        assert self.code == 0, self.err
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
-
-
-Surgery = Callable[..., Ran]
 
 
 @pytest.fixture

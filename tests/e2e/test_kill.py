@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, Surgery
 from killing import run_forked
+from running import TINY, Surgery
 from safetensors.numpy import load_file
 
 from surgery.artifact.store import Store

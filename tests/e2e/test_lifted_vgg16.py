@@ -53,7 +53,7 @@ def embed_split(model: Model, folder: Path) -> tuple[np.ndarray, list[str]]:
     return torch.cat(found).numpy(), [path.parent.name for path in files]
 
 
-@pytest.mark.skipif(DATA is None, reason="SURGERY_DATA names no folder with hymenoptera/")
+@pytest.mark.data
 @pytest.mark.timeout(1200)
 def test_pooled_features_tell_ants_from_bees(model: Model) -> None:
     folder = Path(DATA or "", "hymenoptera")

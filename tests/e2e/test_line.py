@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, Surgery
 from PIL import Image
 from rich.console import Console
+from running import TINY, Surgery
 from safetensors.numpy import load_file
 
 from surgery.artifact.image import read_image

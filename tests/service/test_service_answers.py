@@ -49,7 +49,8 @@ def test_mask_in_json_is_the_index_mask_in_the_images_own_size(client: TestClien
     body = ask(client, half_red(), model="cars").json()
     mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(body["mask"]))))
     assert mask.shape == (40, 60)
-    assert (mask[:, :15] == 1).all() and (mask[:, 15:] == 0).all()
+    assert (mask[:, :15] == 1).all()
+    assert (mask[:, 15:] == 0).all()
     assert body["pixels"] == {"rest": 0.75, "car": 0.25}
     assert body["boxes"] == [{"label": "car", "box": [0, 0, 15, 40], "pixels": 600}]
     assert (body["size"], body["values"]) == ([60, 40], {"rest": 0, "car": 1})
