@@ -190,9 +190,9 @@ def from_dict(values: dict[str, Any], where: str = "recipe") -> FinetuneConfig:
             problems.append(f"{where}: {key} is {value!r}, which is not {_spell(hints[key])}")
     for key in ("data", "name"):
         if key not in values:
-            problems.append(f"{where}: field {key!r} is missing")
+            problems.append(f"{where}: {key!r} is missing")
     if problems:
-        raise ConfigError("\n".join(problems), "Mend the file, or write a new one with a run.")
+        raise ConfigError("\n".join(problems), "A run needs DATA and --name NAME, or a recipe of a run.")
     return FinetuneConfig(**clean)
 
 

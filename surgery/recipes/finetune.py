@@ -85,7 +85,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     model, weights, config = prepare_model(config, table, targets)
     spec = resolve_input(config, table, model)
 
-    from surgery.train.engine import Loop, Options, make_accelerator
+    from surgery.train.engine import Loop, Options, check_device, make_accelerator
     from surgery.train.feed import Feed
     from surgery.train.losses import make_loss
     from surgery.train.run import open_run
@@ -93,6 +93,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
 
     task = table.task
     phases = plan_phases(config, task, tuple(stage.name for stage in model.backbone.info))
+    check_device(config.device)
     layers = show_plan(config, table, targets, model, phases, report)
     run = open_run(config, table.fingerprint(), resume)
     report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))

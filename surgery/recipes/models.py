@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from surgery.artifact.store import Store, StoredVersion
 
 WIDTH = 110
+MAIN_SCORES = ("accuracy", "iou")
+"""The score that a list shows."""
 _MIB = 2**20
 
 
@@ -181,7 +183,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     )
     table = Table(*columns, box=None)
     for row in rows:
-        score = next((f"{key} {value:.3f}" for key, value in row["scores"].items()), "")
+        scores = row["scores"]
+        main = next((key for key in (*MAIN_SCORES, *scores) if key in scores), None)
+        score = f"{main} {scores[main]:.3f}" if main else ""
         table.add_row(
             f"{row['model']}@{row['version']}",
             ", ".join(row["aliases"]),
@@ -198,11 +202,11 @@ def _facts(stored: StoredVersion) -> dict[str, str]:
     manifest = stored.manifest
     spec, weights = manifest.input, manifest.provenance.get("weights", {})
     size = "the image's own size" if spec.size_rule == "native" else f"{spec.width}×{spec.height}"
-    layers = manifest.provenance.get("layers", {}).get("stages", [])
+    layers = manifest.provenance.get("layers", {}).get("parts", [])
     return {
         "task": f"{manifest.task}: {', '.join(manifest.output.classes)}",
         "backbone": str(manifest.backbone.get("name", "")),
-        "weights": ", ".join(str(weights[key]) for key in ("place", "licence") if weights.get(key)),
+        "weights": "\n".join(str(weights[key]) for key in ("place", "licence", "credit") if weights.get(key)),
         "head": str(manifest.head.get("name", "")),
         "strategy": str(manifest.strategy.get("name", "")),
         "layers": "\n".join(f"{layer.get('name')}: {layer.get('fate')}" for layer in layers),

@@ -79,6 +79,16 @@ class Outcome:
     seconds: float
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigError: If `cuda` is asked for and torch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no CUDA device", "Use --device auto or cpu.")
+
+
 def make_accelerator(device: str, precision: str, log_dir: Path | None = None) -> Accelerator:
     """Return accelerate's handle on the device.
 
@@ -90,9 +100,8 @@ def make_accelerator(device: str, precision: str, log_dir: Path | None = None) -
     Raises:
         ConfigError: If `cuda` is asked for and not there.
     """
+    check_device(device)
     has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise ConfigError("--device cuda: torch sees no CUDA device", "Use --device auto or cpu.")
     on_cpu = device == "cpu" or not has_cuda
     fast = precision == "bf16" or (precision == "auto" and not on_cpu and torch.cuda.is_bf16_supported())
     AcceleratorState._reset_state(reset_partial_state=True)  # several runs in one process

@@ -134,6 +134,9 @@ def test_versions_come_and_go(room: Path, scenes: Path, surgery: Surgery) -> Non
     assert surgery("models", "rollback", "cars").code == 0
     assert production() == 1
     assert surgery("models", "show", "cars@2", "--json").answer["parent"] == "cars@1"
+    shown = surgery("models", "show", "cars@2").out
+    assert "stage1: new, frozen" in shown
+    assert "head: new" in shown
     refused = surgery("models", "remove", "cars", 1)
     assert refused.code == 2
     assert "production" in refused.err

@@ -25,9 +25,9 @@ MANIFEST = Manifest(
     strategy={"name": "frozen"},
     provenance={
         "weights": {"place": "a wheel", "licence": "MIT"},
-        "layers": {"stages": [{"name": "stage1", "fate": "kept, frozen"}]},
+        "layers": {"parts": [{"name": "stage1", "fate": "kept, frozen"}]},
     },
-    scores={"split": "val", "n": 3, "scores": {"iou": 0.8125, "dice": None}},
+    scores={"split": "val", "n": 3, "scores": {"dice": 0.9, "iou": 0.8125, "iou_per_image": None}},
 )
 
 
@@ -65,7 +65,7 @@ def test_list(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
         ("cars", 1, ["production"]),
         ("cars", 2, []),
     ]
-    assert rows[0]["scores"] == {"iou": 0.8125}
+    assert rows[0]["scores"] == {"dice": 0.9, "iou": 0.8125}
     assert rows[0]["bytes"] == 2**20
     list_models()
     line = next(line for line in capsys.readouterr().out.splitlines() if "cars@1" in line)
@@ -86,7 +86,7 @@ def test_show(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     add(store)
     show("cars")
     out = capsys.readouterr().out
-    for words in ("cars@1 (production)", "rest, car", "a wheel, MIT", "stage1: kept, frozen", "iou 0.8125"):
+    for words in ("cars@1 (production)", "rest, car", "a wheel", "MIT", "stage1: kept, frozen", "iou 0.8125"):
         assert words in out
     show("cars@production", True)
     values = json.loads(capsys.readouterr().out)
