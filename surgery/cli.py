@@ -56,7 +56,7 @@ def finetune(
     val_share: Annotated[float | None, option(DATA, "Share drawn for val where no split is given.")] = None,
     image_size: Annotated[str | None, option(DATA, "N or WxH; masks default to the images' size.")] = None,
     augment: Annotated[str | None, option(DATA, "auto, none, flip or light.")] = None,
-    views: Annotated[int | None, option(DATA, "Augmented views kept per image; 0: new every epoch.")] = None,
+    views: Annotated[int | None, option(DATA, "Views kept per image; 0: new every epoch.")] = None,
     backbone: Annotated[str | None, option(MODEL, "A timm model (default: vgg16).")] = None,
     weights: Annotated[str | None, option(MODEL, "imagenet, hub, random, FILE or NAME[@VERSION].")] = None,
     head: Annotated[str | None, option(MODEL, "avg, max, avgmax, gem; deconv, fpn, unet, …")] = None,
@@ -86,14 +86,14 @@ def finetune(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "resume", "promote", "as_json"):
         given.pop(key, None)
-    from surgery.config import from_dict, load_recipe, parse_size
+    from surgery.config import from_dict, load_recipe, merge, parse_size
 
     for key in ("classes", "ignore", "stages"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
     if "image_size" in given:
         given["image_size"] = list(parse_size(given["image_size"]))
-    values = (load_recipe(recipe) if recipe else {}) | given
+    values = merge(load_recipe(recipe) if recipe else {}, given)
     config = from_dict(values, str(recipe) if recipe else "surgery finetune")
     from surgery.recipes.finetune import finetune as run
 

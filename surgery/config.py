@@ -14,6 +14,13 @@ TASKS = ("classify", "segment")
 STRATEGIES = ("random", "full", "frozen", "partial", "gradual")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
+DEPENDENTS = {
+    "data": ("task", "image_size"),
+    "backbone": ("stages", "freeze_through"),
+    "head": ("stages",),
+    "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share", "weights"),
+}
+"""Fields that a run works out from another one where the user leaves them open."""
 AUGMENTATIONS = ("auto", "none", "flip", "light")
 
 
@@ -55,9 +62,9 @@ class FinetuneConfig:
     """(width, height) in pixels; None is 224×224 for classification, the images' own for masks."""
     augment: str = "auto"
     """`none`, `flip`, `light`; auto is `flip` for masks and `light` for classification."""
-    views: int | None = None
-    """Augmented views per image that are kept and reused; 0 draws a new one every epoch; None
-    is 2 where a frozen part is cached (one plain, one augmented) and 0 elsewhere."""
+    views: int = 2
+    """Views per image (one plain, the others augmented) that a phase with a frozen part computes
+    once and reuses; 0 draws a new one every epoch, as phases without a frozen part always do."""
     epochs: int | None = None
     """Passes over the training images; None is the strategy's own number."""
     batch_size: int | None = None
@@ -219,6 +226,19 @@ def _is_tuple(hint: Any) -> bool:
 
 def _spell(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def merge(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values with other ones put over them.
+
+    What the recipe's run had worked out from a value that is now another is worked out anew.
+    """
+    kept = dict(recipe)
+    for key, dependents in DEPENDENTS.items():
+        if key in given and given[key] != recipe.get(key):
+            for name in dependents:
+                kept.pop(name, None)
+    return kept | given
 
 
 def save_recipe(config: FinetuneConfig, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from surgery.artifact.errors import ConfigError
-from surgery.config import FinetuneConfig, from_dict, load_recipe, parse_size, save_recipe, to_dict
+from surgery.config import FinetuneConfig, from_dict, load_recipe, merge, parse_size, save_recipe, to_dict
 
 
 def test_a_recipe_comes_back_as_it_was(tmp_path):
@@ -63,3 +63,12 @@ def test_a_recipe_that_is_no_mapping(tmp_path, text):
 
 def test_plain_values_hold_no_tuples():
     assert to_dict(FinetuneConfig("d", "n", classes=("a",)))["classes"] == ["a"]
+
+
+def test_what_follows_from_another_value_is_worked_out_anew():
+    recipe = {"backbone": "vgg16", "stages": ["stage5"], "strategy": "frozen", "lr": 1e-3, "seed": 4}
+    assert merge(recipe, {"seed": 5}) == recipe | {"seed": 5}
+    assert merge(recipe, {"backbone": "vgg16"}) == recipe
+    assert "stages" not in merge(recipe, {"backbone": "resnet50"})
+    assert merge(recipe, {"backbone": "resnet50", "stages": ["stage4"]})["stages"] == ["stage4"]
+    assert "lr" not in merge(recipe, {"strategy": "full"})

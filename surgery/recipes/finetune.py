@@ -76,14 +76,17 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     """Do all of `finetune` but the last messages; returns the stored version."""
     from surgery.data.targets import resolve_target
     from surgery.recipes.reading import read_checked
+    from surgery.train.interrupt import raise_if_requested
 
     started = time.monotonic()
     table, targets = read_checked(
         Path(config.data), config.task, lambda table: resolve_target(table, config.classes, config.ignore),
         report, config.val_share, config.seed, config.skip_bad,
     )  # fmt: skip
+    raise_if_requested()
     model, weights, config = prepare_model(config, table, targets)
     spec = resolve_input(config, table, model)
+    config = resolve_config(config, model, spec)
 
     from surgery.train.engine import Loop, Options, check_device, make_accelerator
     from surgery.train.feed import Feed
@@ -98,18 +101,17 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     run = open_run(config, table.fingerprint(), resume)
     report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
     accelerator = make_accelerator(config.device, config.precision, run.folder)
-    views = config.views if config.views is not None else 2
 
     def open_feed(first: int) -> Feed:
         return Feed(
             model, first, table, spec, targets, config.augment,
-            views if first > 0 else config.views or 0,
+            config.views if first > 0 else 0,
             config.seed, accelerator.device, config.workers, config.cache_gib,
             accelerator.mixed_precision, accelerator.autocast,
         )  # fmt: skip
 
     options = Options(
-        config.batch_size or DEFAULT_BATCH[task], config.weight_decay, config.warmup_share,
+        config.batch_size or 1, config.weight_decay, config.warmup_share,
         config.clip_norm, config.train_bn or config.weights == "random", config.seed, config.keep_checkpoints,
         config.checkpoint_minutes,
     )  # fmt: skip
@@ -117,6 +119,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     loop = Loop(model, phases, open_feed, loss, options, accelerator, run.folder, report)
     outcome = loop.run(run.resumed)
     accelerator.end_training()
+    raise_if_requested()
 
     from surgery.deliver.package import Facts, package
 
@@ -129,7 +132,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
 def prepare_model(
     config: FinetuneConfig, table: Table, targets: TargetSpec
 ) -> tuple[Model, LoadedWeights, FinetuneConfig]:
-    """Build the model from its weights; the config comes back with nothing left to be chosen."""
+    """Build the model from its weights; the config comes back with task, head and augmentation."""
     from surgery.nets.assemble import build_model
     from surgery.nets.weights import load_weights
 
@@ -158,6 +161,21 @@ def resolve_input(config: FinetuneConfig, table: Table, model: Model) -> InputSp
     width, height = config.image_size or CLASSIFY_SIZE
     common |= {"width": width, "height": height}
     return InputSpec("crop" if table.task == "classify" else "resize", **common)
+
+
+def resolve_config(config: FinetuneConfig, model: Model, spec: InputSpec) -> FinetuneConfig:
+    """Return the config with nothing left open, so that its recipe repeats the run for good."""
+    from surgery.train.strategies import resolve_rates
+
+    names = tuple(stage.name for stage in model.backbone.info)
+    native = spec.size_rule == "native"
+    config = dataclasses.replace(
+        config,
+        stages=tuple(names[k] for k in model.head_stages),
+        image_size=None if native else (spec.width or 0, spec.height or 0),
+        batch_size=config.batch_size or DEFAULT_BATCH[model.task],
+    )
+    return resolve_rates(config, model.task, names)
 
 
 def show_plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from surgery.artifact.errors import ConfigError
 from surgery.config import FinetuneConfig
@@ -71,10 +71,8 @@ def plan_phases(config: FinetuneConfig, task: str, stage_names: tuple[str, ...])
         Yosinski et al. 2014, arXiv:1411.1792 (frozen against fine-tuned lower layers);
         Howard & Ruder 2018, arXiv:1801.06146, section 3.3 (gradual unfreezing).
     """
-    rates = RATES[config.strategy]
-    epochs = config.epochs or rates.epochs[task]
-    lr = config.lr or rates.lr[task]
-    share = rates.backbone_lr_share if config.backbone_lr_share is None else config.backbone_lr_share
+    config = resolve_rates(config, task, stage_names)
+    epochs, lr, share = config.epochs or 1, config.lr or 0.0, config.backbone_lr_share or 0.0
     stages = len(stage_names)
 
     def phase(name: str, first: int, length: int, scale: float = 1.0) -> Phase:
@@ -94,6 +92,22 @@ def plan_phases(config: FinetuneConfig, task: str, stage_names: tuple[str, ...])
     )  # fmt: skip
     tune = Phase("all layers, slowly", 0, tune_epochs, lr * share, lr * share, config.patience)
     return head, tune
+
+
+def resolve_rates(config: FinetuneConfig, task: str, stage_names: tuple[str, ...]) -> FinetuneConfig:
+    """Return the config with the strategy's own numbers where the user gave none."""
+    rates = RATES[config.strategy]
+    freeze_through = config.freeze_through
+    if config.strategy == "partial":
+        freeze_through = stage_names[first_trainable(freeze_through, stage_names) - 1]
+    share = config.backbone_lr_share
+    return replace(
+        config,
+        epochs=config.epochs or rates.epochs[task],
+        lr=config.lr or rates.lr[task],
+        backbone_lr_share=rates.backbone_lr_share if share is None else share,
+        freeze_through=freeze_through,
+    )
 
 
 def first_trainable(freeze_through: str | None, stage_names: tuple[str, ...]) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from surgery.artifact.errors import ConfigError
 from surgery.config import FinetuneConfig
-from surgery.train.strategies import learning_rate, plan_phases
+from surgery.train.strategies import learning_rate, plan_phases, resolve_rates
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 
@@ -57,3 +57,13 @@ def test_rate_rises_linearly_then_falls_as_a_cosine():
     assert rates[55] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)), abs=1e-9)
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert 0 < rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("strategy", ["random", "full", "frozen", "partial", "gradual"])
+def test_a_resolved_config_leaves_nothing_open_and_plans_the_same(strategy):
+    wished = config(strategy=strategy, weights="random" if strategy == "random" else "imagenet")
+    resolved = resolve_rates(wished, "segment", STAGES)
+    assert None not in (resolved.epochs, resolved.lr, resolved.backbone_lr_share)
+    assert (resolved.freeze_through is not None) == (strategy == "partial")
+    assert plan_phases(resolved, "segment", STAGES) == plan_phases(wished, "segment", STAGES)
+    assert resolve_rates(resolved, "segment", STAGES) == resolved
