@@ -58,8 +58,8 @@ def read_table(root: Path, task: str | None = None, val_share: float = 0.2, seed
         found: Task = "segment" if any(_is_pairs(folder) for folder in sides.values()) else "classify"
         if task is not None and task != found:
             raise DataError(
-                f"{root}: --task {task} was asked, but the folder is laid out for {found}",
-                f"leave --task out, or lay the data out for {task}.\n{LAYOUTS}",
+                f"{root}: is laid out for {found}, but {task} is asked for",
+                f"give data that is laid out for {task}.\n{LAYOUTS}",
             )
         draft = _read_pairs(root, sides) if found == "segment" else _read_classes(root, sides)
     except OSError as error:

@@ -64,6 +64,15 @@ def package(store: Store, model: Model, facts: Facts, report: Reporter) -> Store
         return staging.commit(dataclasses.replace(manifest, scores=scores))
 
 
+def find_stored(store: Store, name: str, run: Path) -> StoredVersion | None:
+    """Return the version that a run has already put into the store, if it was killed just after."""
+    for version in reversed(store.list_versions(name)):
+        stored = store.resolve(f"{name}@{version}")
+        if stored.manifest.strategy.get("run") == run.name:
+            return stored
+    return None
+
+
 def export_again(
     store: Store, parent: StoredVersion, table: Table, targets: TargetSpec, report: Reporter
 ) -> StoredVersion:
@@ -121,6 +130,7 @@ def describe(facts: Facts, model: Model) -> Manifest:
         "best_epoch": facts.outcome.best_epoch,
         "epochs": len(facts.outcome.history) - 1,
         "seconds": round(facts.outcome.seconds, 1),
+        "run": facts.run.name,
     }
     counts = {split: len(table.of(split)) for split in ("train", "val", "test")}
     return Manifest(

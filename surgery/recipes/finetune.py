@@ -121,10 +121,12 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     accelerator.end_training()
     raise_if_requested()
 
-    from surgery.deliver.package import Facts, package
+    from surgery.deliver.package import Facts, find_stored, package
 
     facts = Facts(config, table, targets, spec, layers, phases, weights.source, outcome, run.folder)
-    stored = package(Store(), model, facts, report)
+    store = Store()
+    stored = find_stored(store, config.name, run.folder) if run.resumed else None
+    stored = stored or package(store, model, facts, report)
     run.finish(stored=stored.ref, seconds=time.monotonic() - started)
     return stored
 

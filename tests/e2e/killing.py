@@ -107,6 +107,7 @@ MOMENTS = {
     "export": ("surgery.deliver.package", "export_onnx", "after"),
     "parity": ("surgery.deliver.package", "check_parity", "after"),
     "seal": ("surgery.artifact.manifest", "Manifest.save", "after"),
+    "finish": ("surgery.train.run", "Run.finish", "before"),
     "name": ("surgery.artifact.store", "Path.rename", "before"),
 }
 """What happens: module, function, and whether the kill comes before it, after it or half-way."""

@@ -50,7 +50,10 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(
         assert Store().list_versions("digits") == []
         assert Store().list_damaged() == {}
         expected = next_words
-    code, printed = run_forked([*command, "--resume"], rooms / "last.log")
+    code, printed = run_forked([*command, "--resume"], rooms / "stored.log", ("finish", 1))
+    assert code == -signal.SIGKILL, printed
+    assert Store().list_versions("digits") == [1]
+    code, printed = run_forked([*command, "--resume"], rooms / "last.log")  # stores it no second time
     assert code == 0, printed
     assert expected in printed
     assert Store().list_versions("digits") == [1]
