@@ -209,7 +209,8 @@ def test_a_loss_that_is_not_a_number_names_step_and_images(stripes, tmp_path):
 
 
 def test_a_small_data_set_is_learnt(boxes, tmp_path):
-    loop = make_loop(boxes, tmp_path / "run", 0, epochs=25, lr=3e-3, backbone="test_resnet", dropout=0)
+    options = {"epochs": 40, "lr": 3e-3, "backbone": "test_resnet", "dropout": 0, "train_bn": True}
+    loop = make_loop(boxes, tmp_path / "run", 0, **options)
     outcome = loop.run(resume=False)
     assert outcome.history[outcome.best_epoch]["val"]["iou"] > 0.6
     assert outcome.history[outcome.best_epoch]["val"]["iou"] > outcome.before["iou"] + 0.2
