@@ -1,6 +1,6 @@
 """Cars on CamVid with VGG16: frozen and partial, deconv and fpn, by the program's own defaults.
 
-    python -m bench.camvid [--data CAMVID] [--runs frozen-deconv,…] [--leave-out 0006R0] [--minutes M]
+    python -m bench.camvid [--data CAMVID] [--runs frozen-deconv,…] [--leave-out 0006R0] [-- more options]
 
 Nothing is set here but head and strategy: each row is the command that it prints. The cache starts
 empty, so its filling counts. `--leave-out DRIVE` trains without the frames whose names start with

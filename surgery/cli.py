@@ -106,13 +106,14 @@ def evaluate(
     data: Annotated[str, Parameter(help="Folder of the data set.")],
     *,
     split: str = "val",
+    skip_bad: Annotated[bool, Parameter(negative=(), help="Leave unreadable images out.")] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a stored model on DATA, from image bytes to answer."""
     from surgery.recipes.evaluate import evaluate as run
 
-    run(model, data, split, device, as_json)
+    run(model, data, split, device, as_json, skip_bad)
 
 
 @app.command

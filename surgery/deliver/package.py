@@ -24,6 +24,7 @@ from surgery.nets.assemble import Model
 from surgery.nets.restore import WEIGHTS_FILE, restore_model
 from surgery.train.checkpoint import write_tensors
 from surgery.train.engine import Outcome
+from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase
 
@@ -116,7 +117,12 @@ def prove(
     )
     _write_json(folder / "parity.json", parity)
     with report.task("scoring the exported graph on val") as task:
-        scores = score_graph(open_session(graph, "cpu"), manifest, val, targets, task.update)
+
+        def show(done: int, images: int) -> None:
+            task.update(done, images)
+            raise_if_requested()
+
+        scores = score_graph(open_session(graph, "cpu"), manifest, val, targets, show)
     report.line("  ".join(f"{key} {value:.4f}" for key, value in scores.scores.items()))
     return dataclasses.replace(manifest, parity=parity, scores={"split": "val", **scores.to_dict()})
 
@@ -156,6 +162,9 @@ def describe(facts: Facts, model: Model) -> Manifest:
             "fingerprint": table.fingerprint(),
             "layout": table.layout,
             "split_rule": table.split_rule,
+            "val_share": config.val_share,
+            "split_seed": config.seed,
+            "skip_bad": config.skip_bad,
             "images": counts,
             "classes": list(table.classes),
             "ignored": list(config.ignore),

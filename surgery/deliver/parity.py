@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.artifact.answer import answer_labels, answer_mask
+from surgery.artifact.answer import answer_labels, answer_mask, softmax
 from surgery.artifact.errors import ParityError
 from surgery.artifact.image import prepare_image, read_image
 from surgery.artifact.manifest import Manifest
@@ -23,7 +23,7 @@ MAX_IMAGES = 16
 
 
 def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence[Path]) -> dict[str, Any]:
-    """Compare the trained model with its exported graph on a CPU, image by image.
+    """Compare the trained model with its exported graph on the CPU, image by image and as a batch.
 
     Args:
         model: The trained model in torch, in evaluation mode.
@@ -32,31 +32,34 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
         images: Held-out image files; up to `MAX_IMAGES`, evenly spread, are taken.
 
     Returns:
-        `images`, `max_difference` (largest |a − b| over all logits), `largest_logit`, `tolerance`,
+        `images`, `max_difference` (largest |a − b| over all logits), `largest_logit`,
+        `embedding_difference` (the same over the embeddings), `tolerance`,
         `answers_equal` (share of labels, or of mask pixels, that agree), `ties`, `passed` (True).
 
     Raises:
-        ParityError: If a logit differs by more than the tolerance, or an answer differs where the
-            logits do not tie.
+        ParityError: If a logit, a probability or a value of the embedding differs by more than the
+            tolerance, a batch answers otherwise than its images, or an answer differs where no
+            logits tie.
     """
     session = open_session(graph, "cpu")
     model = model.to("cpu").eval()
     chosen = [images[i] for i in _spread(len(images), MAX_IMAGES)]
-    worst = largest = 0.0
+    worst = largest = apart = 0.0
     compared = differing = 0
     for path in chosen:
         image = read_image(path)
-        eager = _run_eager(model, prepare_image(image, manifest.input))
+        prepared = prepare_image(image, manifest.input)
+        eager, embedding = _run_eager(model, prepared)
         answer = answer_image(session, manifest, image)
         bound = TOLERANCE * max(1.0, float(np.abs(eager).max()))
-        difference = float(np.abs(eager - answer.logits).max())
-        worst, largest = max(worst, difference), max(largest, float(np.abs(eager).max()))
-        if not difference <= bound:
-            raise ParityError(
-                f"{path}: the exported graph's logits differ by {difference:.3g}, more than {bound:.3g}",
-                "The version was not stored. Train on with --device cpu and --precision fp32, and "
-                "report the backbone and head if it happens again.",
-            )
+        worst = max(worst, _require_close(path, "logits", eager, answer.logits))
+        apart = max(apart, _require_close(path, "embedding", embedding, answer.embedding))
+        if manifest.task == "classify":
+            _require_close(path, "probabilities", softmax(eager), softmax(answer.logits))
+        if path == chosen[0]:
+            pair, _ = session.run(np.stack([prepared, prepared]))  # (2, h, w, 3)
+            _require_close(path, "logits of a batch", np.stack([eager, eager]), pair)
+        largest = max(largest, float(np.abs(eager).max()))
         total, unequal = _compare_answers(eager, answer, image, manifest, bound, path)
         compared, differing = compared + total, differing + unequal
     return {
@@ -64,6 +67,7 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
         "device": "cpu",
         "max_difference": worst,
         "largest_logit": largest,
+        "embedding_difference": apart,
         "tolerance": TOLERANCE,
         "answers_equal": 1.0 - differing / max(1, compared),
         "ties": differing,
@@ -71,12 +75,28 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
     }
 
 
-def _run_eager(model: Model, prepared: np.ndarray) -> np.ndarray:
+def _require_close(path: Path, what: str, eager: np.ndarray, exported: np.ndarray) -> float:
+    """Return the largest difference.
+
+    Raises:
+        ParityError: If it is more than the tolerance, or not a number.
+    """
+    bound = TOLERANCE * max(1.0, float(np.abs(eager).max()))
+    difference = float(np.abs(eager - exported).max()) if eager.shape == exported.shape else np.inf
+    if not difference <= bound:
+        raise ParityError(
+            f"{path}: the exported graph's {what} differ by {difference:.3g}, more than {bound:.3g}",
+            "The version was not stored. Train on with --device cpu and --precision fp32, and "
+            "report the backbone and head if it happens again.",
+        )
+    return difference
+
+
+def _run_eager(model: Model, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     image = torch.from_numpy(np.require(prepared, requirements=["C", "W"]))  # torch holds no read-only array
     with torch.inference_mode():
-        logits, _ = model(image[None])  # (h, w, 3) -> (1, h, w, 3)
-    answer: np.ndarray = logits[0].float().numpy()
-    return answer
+        logits, embedding = model(image[None])  # (1, h, w, 3)
+    return logits[0].float().numpy(), embedding[0].float().numpy()
 
 
 def _compare_answers(

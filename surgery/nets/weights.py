@@ -171,7 +171,7 @@ def _from_file(backbone: str, path: Path) -> LoadedWeights:
             state = lift_onnx(read_onnx(path), backbone)
     else:
         state = timm_names(read_state(path))
-    source = {"kind": "file", "place": str(path), "licence": "unknown", "asked": str(path)}
+    source = {"kind": "file", "place": str(path), "licence": "unknown", "asked": str(path.resolve())}
     return LoadedWeights(state, {**source, "sha256": disk.sha256(path)})
 
 

@@ -29,15 +29,14 @@ def export(ref: str, precision: str, data: str | None, as_json: bool) -> None:
         raise ConfigError(f"--precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     store = Store()
     stored = store.resolve(ref)
-    from surgery.data.matching import match_targets
     from surgery.deliver.package import export_again
-    from surgery.recipes.reading import read_checked
+    from surgery.recipes.reading import read_as_trained
     from surgery.train.reporting import Reporter
 
     report = Reporter()
     folder = Path(data or stored.manifest.data["path"])
     manifest = stored.manifest
-    table, targets = read_checked(folder, manifest.task, lambda table: match_targets(manifest, table), report)
+    table, targets = read_as_trained(folder, manifest, report)
     new = export_again(store, stored, table, targets, report)
     if as_json:
         facts = {"model": new.name, "version": new.version, "parent": stored.ref}

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.artifact.errors import SurgeryError
+from surgery.artifact.errors import ConfigError, SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
 from surgery.config import FinetuneConfig
 
@@ -86,7 +86,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     raise_if_requested()
     model, weights, config = prepare_model(config, table, targets)
     spec = resolve_input(config, table, model)
-    config = resolve_config(config, model, spec)
+    config = resolve_config(config, model, spec, weights)
 
     from surgery.train.engine import Loop, Options, check_device, make_accelerator
     from surgery.train.feed import Feed
@@ -98,7 +98,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     phases = plan_phases(config, task, tuple(stage.name for stage in model.backbone.info))
     check_device(config.device)
     layers = show_plan(config, table, targets, model, phases, report)
-    run = open_run(config, table.fingerprint(), resume)
+    run = open_run(config, table.fingerprint(), weights.source.get("sha256"), resume)
     report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
     accelerator = make_accelerator(config.device, config.precision, run.folder)
 
@@ -142,6 +142,8 @@ def prepare_model(
     head = config.head or DEFAULT_HEAD[table.task]
     augment = DEFAULT_AUGMENT[table.task] if config.augment == "auto" else config.augment
     config = dataclasses.replace(config, task=table.task, head=head, augment=augment, weights=source)
+    if table.task == "segment" and config.label_smoothing:
+        raise ConfigError("--label-smoothing is for classification", "Leave it out for masks.")
     weights = load_weights(config.backbone, source, config.seed)
     model = build_model(
         config.backbone, head, table.task, targets.output.logits, config.stages or None,
@@ -165,7 +167,9 @@ def resolve_input(config: FinetuneConfig, table: Table, model: Model) -> InputSp
     return InputSpec("crop" if table.task == "classify" else "resize", **common)
 
 
-def resolve_config(config: FinetuneConfig, model: Model, spec: InputSpec) -> FinetuneConfig:
+def resolve_config(
+    config: FinetuneConfig, model: Model, spec: InputSpec, weights: LoadedWeights
+) -> FinetuneConfig:
     """Return the config with nothing left open, so that its recipe repeats the run for good."""
     from surgery.train.strategies import resolve_rates
 
@@ -173,6 +177,8 @@ def resolve_config(config: FinetuneConfig, model: Model, spec: InputSpec) -> Fin
     native = spec.size_rule == "native"
     config = dataclasses.replace(
         config,
+        data=str(Path(config.data).resolve()),
+        weights=str(weights.source.get("asked", config.weights)),
         stages=tuple(names[k] for k in model.head_stages),
         image_size=None if native else (spec.width or 0, spec.height or 0),
         batch_size=config.batch_size or DEFAULT_BATCH[model.task],

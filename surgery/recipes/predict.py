@@ -6,16 +6,20 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from surgery.artifact.errors import ConfigError, DataError
+from surgery.artifact.errors import ConfigError, DataError, ImageError
 from surgery.artifact.store import Store
+
+if TYPE_CHECKING:
+    from surgery.artifact.manifest import Manifest
+    from surgery.artifact.session import Session
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def predict(ref: str, images: list[str], out: Path | None, device: str, as_json: bool) -> None:
-    """Answer images.
+    """Answer images. One that cannot be decoded does not keep the others from their answers.
 
     Args:
         ref: NAME, NAME@VERSION or NAME@ALIAS.
@@ -23,20 +27,20 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
         out: Folder for `<stem>.png` (index mask in the image's own size) and `<stem>-overlay.png`, or
             for `predictions.csv`; created if missing.
         device: `auto`, `cpu` or `cuda`.
-        as_json: Print one JSON object on stdout.
+        as_json: Print one JSON object on stdout; an image without an answer has an `error` there.
 
     Raises:
+        ConfigError: If masks have no place to go.
         DataError: If a path does not exist, or two images would write the same file.
-        ImageError: If an image cannot be decoded; the answers before it are written.
+        SystemExit: With 2, after all answers, if images could not be decoded.
     """
     stored = Store().resolve(ref)
-    from surgery.artifact.answer import draw_overlay, encode_mask_png, mask_pixels
-    from surgery.artifact.image import read_image
-    from surgery.artifact.session import answer_image, open_session
+    from surgery.artifact.session import open_session
     from surgery.recipes.evaluate import device_kind
+    from surgery.train.reporting import Reporter
 
     manifest = stored.manifest
-    if manifest.task == "segment" and out is None and not as_json:
+    if manifest.task == "segment" and out is None:
         raise ConfigError("predict makes masks and needs a place for them", "Give --out DIR.")
     paths = list_images(images)
     if out is not None:
@@ -44,28 +48,49 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
         if manifest.task == "segment":
             _refuse_same_names(paths)
     session = open_session(stored.graph(device_kind(device)), device)
+    report = Reporter()
     results: list[dict[str, Any]] = []
-    for path in paths:
-        image = read_image(path)
-        answer = answer_image(session, manifest, image)
-        result: dict[str, Any] = {"image": str(path)}
-        if answer.mask is None:
-            result["labels"] = answer.labels
-        else:
-            result["pixels"] = mask_pixels(answer.mask, manifest.output)
-            if out is not None:
-                result["mask"] = str(out / f"{path.stem}.png")
-                (out / f"{path.stem}.png").write_bytes(encode_mask_png(answer.mask))
-                overlay = draw_overlay(image, answer.mask, manifest.output)
-                _write_png(out / f"{path.stem}-overlay.png", overlay)
-        results.append(result)
-        if not as_json:
-            print(_describe(result))
+    with report.task(f"answering with {stored.ref}") as task:
+        for path in paths:
+            results.append(_answer(path, session, manifest, out))
+            task.update(len(results), len(paths))
+    failed = [result for result in results if "error" in result]
     if out is not None and manifest.task == "classify":
-        _write_csv(out / "predictions.csv", results)
+        _write_csv(out / "predictions.csv", [result for result in results if "labels" in result])
     if as_json:
         json.dump({"model": stored.name, "version": stored.version, "results": results}, sys.stdout)
         print()
+    else:
+        for result in results:
+            print(_describe(result))
+    for result in failed:
+        report.line(f"error: {result['error']['message']}")
+    if failed:
+        report.line(f"{len(failed)} of {len(paths)} images have no answer")
+        sys.exit(2)
+    report.line(f"next: bentoml serve, then curl -F image=@{paths[0]} http://127.0.0.1:3000/predict")
+
+
+def _answer(path: Path, session: Session, manifest: Manifest, out: Path | None) -> dict[str, Any]:
+    """Return one row of the results, and write its files."""
+    from surgery.artifact.answer import draw_overlay, encode_mask_png, mask_pixels
+    from surgery.artifact.image import read_image
+    from surgery.artifact.session import answer_image
+
+    result: dict[str, Any] = {"image": str(path)}
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        return result | {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    answer = answer_image(session, manifest, image)
+    if answer.mask is None:
+        return result | {"labels": answer.labels}
+    if out is not None:
+        result["mask"] = str(out / f"{path.stem}.png")
+        (out / f"{path.stem}.png").write_bytes(encode_mask_png(answer.mask))
+        overlay = draw_overlay(image, answer.mask, manifest.output)
+        _write_png(out / f"{path.stem}-overlay.png", overlay)
+    return result | {"pixels": mask_pixels(answer.mask, manifest.output)}
 
 
 def list_images(given: list[str]) -> list[Path]:
@@ -100,6 +125,8 @@ def _refuse_same_names(paths: list[Path]) -> None:
 
 
 def _describe(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"{result['image']}: no answer"
     if "labels" in result:
         top = result["labels"][0]
         return f"{result['image']}: {top['label']} {top['probability']:.4f}"

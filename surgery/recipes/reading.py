@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from surgery.artifact.manifest import Manifest
     from surgery.data.table import Table
     from surgery.data.targets import TargetSpec
     from surgery.train.reporting import Reporter
@@ -51,4 +52,37 @@ def read_checked(
         report.line(f"left out: {len(checked.bad)} images")
     counts = ", ".join(f"{len(table.of(split))} {split}" for split in ("train", "val", "test"))
     report.line(f"data: {root}: {table.layout}, {counts} ({table.split_rule})")
+    return table, targets
+
+
+def read_as_trained(
+    root: Path, manifest: Manifest, report: Reporter, skip_bad: bool = False
+) -> tuple[Table, TargetSpec]:
+    """Read a data set with a finished model's classes, and split it as its training did.
+
+    Args:
+        root: Folder of the data set.
+        manifest: The model's.
+        report: Where to print.
+        skip_bad: Leave unreadable images out; a model trained so always does.
+
+    Raises:
+        DataError: With all problems, or if the classes are not the model's.
+    """
+    from surgery.data.matching import match_targets
+
+    known = manifest.data
+    table, targets = read_checked(
+        root,
+        manifest.task,
+        lambda table: match_targets(manifest, table),
+        report,
+        float(known.get("val_share", 0.2)),
+        int(known.get("split_seed", 0)),
+        skip_bad or bool(known.get("skip_bad", False)),
+    )
+    drawn = table.split_rule != "given"
+    same_place = str(root.resolve()) == known.get("path")
+    if drawn and same_place and table.fingerprint() != known.get("fingerprint"):
+        report.line("note: the data has changed since training, so val may hold images that were trained on")
     return table, targets

@@ -24,6 +24,7 @@ from surgery.artifact.errors import DiskFullError
 
 HALF_MAX = 65504.0
 """Largest finite half float; larger activations are clipped to it."""
+LOCK = "in-use.lock"
 FREE_DISK_SHARE = 0.9
 """Share of the free disk that a cache may fill."""
 MEMORY_BYTES = 1 << 30
@@ -97,9 +98,9 @@ class ActivationCache:
         text = json.dumps(key, sort_keys=True)
         self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:20]
         with _disk_full(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _hold(self.folder)
             (self.folder / "key.json").write_text(text + "\n", "utf-8")
-        self._lock = _hold(self.folder)
+        _remove_leftovers(self.folder)
         self._memory: dict[str, Record] | None = None
 
     def plan(self, names: list[str], record_bytes: list[int]) -> CachePlan:
@@ -125,8 +126,14 @@ class ActivationCache:
         return CachePlan(tuple(record_bytes), held, bound)
 
     def holds(self, name: str) -> bool:
-        """Return whether the record is there."""
-        return (self._memory is not None and name in self._memory) or self._path(name).exists()
+        """Return whether the record is there and as long as its header says."""
+        if self._memory is not None and name in self._memory:
+            return True
+        try:
+            with safe_open(self._path(name), framework="pt"):
+                return True
+        except (FileNotFoundError, SafetensorError, OSError):
+            return False
 
     def put(self, name: str, record: Record) -> None:
         """Write a record.
@@ -139,6 +146,8 @@ class ActivationCache:
         try:
             with _disk_full(self.folder):
                 save_file({key: tensor.contiguous() for key, tensor in record.items()}, aside)
+                with aside.open("rb") as file:
+                    os.fsync(file.fileno())  # a rename may reach the disk before what it names
                 aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
@@ -171,13 +180,12 @@ class ActivationCache:
     def _evict(self, room_bytes: int) -> None:
         """Remove the least recently used caches of others until they take no more than the room."""
         others = [path for path in self.root.iterdir() if path.is_dir() and path != self.folder]
-        sizes = {path: sum(f.stat().st_size for f in path.iterdir()) for path in others}
-        for path in sorted(others, key=lambda path: path.stat().st_mtime):
-            if sum(sizes.values()) <= room_bytes:
+        used = {path: _disk_use(path) for path in others}
+        for path in sorted(others, key=lambda path: used[path][1]):
+            if sum(size for size, _ in used.values()) <= room_bytes:
                 return
-            if _is_free(path):
-                shutil.rmtree(path, ignore_errors=True)
-                del sizes[path]
+            if _remove_unused(path):
+                del used[path]
 
 
 def pack(activation: Tensor) -> Tensor:
@@ -207,20 +215,48 @@ def _disk_full(folder: Path) -> Iterator[None]:
 
 
 def _hold(folder: Path) -> int:
-    handle = os.open(folder / "in-use.lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    return handle
+    """Make the folder and hold its lock, so that no other run removes it."""
+    lock = folder / LOCK
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # removed just now by another run
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
+                return handle
+            os.close(handle)
 
 
-def _is_free(folder: Path) -> bool:
+def _remove_unused(folder: Path) -> bool:
+    """Remove a cache that no run holds; return whether it is gone."""
     try:
-        handle = os.open(folder / "in-use.lock", os.O_RDWR | os.O_CREAT)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError:
-        return False
+        return not folder.exists()
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         return False
     finally:
         os.close(handle)
     return True
+
+
+def _disk_use(folder: Path) -> tuple[int, float]:
+    """Return the bytes in a folder and when it was last changed; files may vanish meanwhile."""
+    total, changed = 0, 0.0
+    with contextlib.suppress(OSError):
+        changed = folder.stat().st_mtime
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+    return total, changed
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are gone had begun to write."""
+    for path in folder.glob("*.part"):
+        owner = path.suffixes[-2].lstrip(".") if len(path.suffixes) > 1 else ""
+        if not (owner.isdecimal() and Path(f"/proc/{owner}").exists()):
+            path.unlink(missing_ok=True)

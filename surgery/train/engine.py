@@ -165,7 +165,7 @@ class Loop:
 
     def _run_phase(self, progress: Progress, newest: Path | None) -> None:
         phase = self.phases[progress.phase]
-        clock = _Clock(progress)
+        clock = _Clock()
         set_trainable(self.model.backbone, phase.first, self.options.train_bn)
         feed = self.open_feed(phase.first)
         optimizer = make_optimizer(self.model, phase, self.options.weight_decay)
@@ -294,7 +294,7 @@ class _PhaseState:
 class _Clock:
     """Seconds of the run over all its sittings."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:

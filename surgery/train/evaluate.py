@@ -87,7 +87,7 @@ class LabelScorer:
 
 @dataclass
 class MaskScorer:
-    """IoU and Dice per class over the data set, and the mean of the IoU per image.
+    """IoU and Dice per class, over the data set and as the mean over images.
 
     The mean over classes leaves the rest class out, and classes that occur neither in the truth nor
     in the predictions. An image that holds a class neither in truth nor in prediction counts as 1
@@ -96,7 +96,8 @@ class MaskScorer:
 
     output: OutputSpec
     matrix: np.ndarray = field(init=False)
-    per_image: list[float] = field(default_factory=list, init=False)
+    per_image: list[np.ndarray] = field(default_factory=list, init=False)
+    """IoU and Dice of each class in each image, (2, classes)."""
 
     def __post_init__(self) -> None:
         size = len(self.output.classes)
@@ -122,20 +123,25 @@ class MaskScorer:
         ).numpy()
         self.matrix += counts
         hits, union = _overlap(counts)
-        self.per_image.append(float(_share(hits, union, empty=1.0)[self._scored].mean()))
+        both = _share(hits, union, empty=1.0), _share(2 * hits, union + hits, empty=1.0)
+        self.per_image.append(np.stack(both))
 
     def compute(self) -> Scores:
         hits, union = _overlap(self.matrix)
         iou = _share(hits, union)
         dice = _share(2 * hits, union + hits)
         seen = [i for i in self._scored if union[i] > 0]
+        iou_each, dice_each = np.mean(self.per_image, axis=0) if self.per_image else np.zeros((2, len(iou)))
+        columns = {"iou": iou, "dice": dice, "iou_per_image": iou_each, "dice_per_image": dice_each}
         per_class = {
-            self.output.classes[i]: {"iou": float(iou[i]), "dice": float(dice[i])} for i in self._scored
+            self.output.classes[i]: {name: float(column[i]) for name, column in columns.items()}
+            for i in self._scored
         }
         scores = {
             "iou": float(iou[seen].mean()) if seen else 0.0,
             "dice": float(dice[seen].mean()) if seen else 0.0,
-            "iou_per_image": float(np.mean(self.per_image)) if self.per_image else 0.0,
+            "iou_per_image": float(iou_each[self._scored].mean()),
+            "dice_per_image": float(dice_each[self._scored].mean()),
         }
         n = len(self.per_image)
         return Scores(n, scores, per_class, self.matrix.tolist(), self.output.classes)

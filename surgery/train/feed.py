@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,8 @@ from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modul
 
 FILL_PIXELS = 8 * 224 * 224
 """Pixels per forward pass while the cache is filled: enough to be busy, few enough for any memory."""
+WRITES_AHEAD = 16
+"""Records that wait to be written while the next ones are computed."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,17 @@ class Feed:
         missing = [b for b in order if not all(cache.holds(self._name(wanted[i])) for i in b)]
         done = len(wanted) - sum(map(len, missing))
         progress(done, len(wanted))
-        for loaded in iterate(wanted, missing, self._load, self.workers):
-            for example, record in self._encode(loaded):
-                cache.put(self._name(example), record)
-            done += len(loaded)
-            progress(done, len(wanted))
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:  # beside the next forward pass
+            writing: deque[Future[None]] = deque()
+            for loaded in iterate(wanted, missing, self._load, self.workers):
+                while len(writing) > WRITES_AHEAD:
+                    writing.popleft().result()
+                for example, record in self._encode(loaded):
+                    writing.append(writer.submit(cache.put, self._name(example), record))
+                done += len(loaded)
+                progress(done, len(wanted))
+            for write in writing:
+                write.result()
 
     def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """Yield the training batches of an epoch, from step `start` on.
@@ -195,6 +205,9 @@ class Feed:
             return activations, (images.shape[1], images.shape[2])
         fresh = [(example, record) for example, record in loaded if "image" in record]
         encoded = dict(self._encode(fresh)) if fresh else {}
+        for example, record in encoded.items():
+            if self.cache is not None and self._name(example) in self._held:  # it was damaged
+                self.cache.put(self._name(example), record)
         records = [encoded.get(example, record) for example, record in loaded]
         names = [name for name in records[0] if name not in ("target", "image")]
         inputs = {name: unpack([record[name] for record in records], self.device) for name in names}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.artifact.errors import ConfigError, DataError
+from surgery.artifact.errors import ConfigError, DataError, WeightsError
 from surgery.config import FinetuneConfig, save_recipe, to_dict
 
 RUN_FILE = "run.json"
@@ -40,22 +40,24 @@ def runs_root() -> Path:
     return Path(os.environ.get("SURGERY_RUNS", "runs"))
 
 
-def open_run(config: FinetuneConfig, fingerprint: str, resume: bool) -> Run:
+def open_run(config: FinetuneConfig, fingerprint: str, weights_sha256: str | None, resume: bool) -> Run:
     """Make the folder of a new run, or find the unfinished one to go on with.
 
     Args:
         config: The resolved config.
         fingerprint: The data's.
+        weights_sha256: Of the file that the pretrained weights come from, if there is one.
         resume: Go on with the newest unfinished run of the name, if there is one.
 
     Raises:
         ConfigError: If the unfinished run was started with other options.
         DataError: If the data has changed since.
+        WeightsError: If the pretrained weights have.
     """
     if resume:
         folder = _find_unfinished(config.name)
         if folder is not None:
-            _check_same(folder, config, fingerprint)
+            _check_same(folder, config, fingerprint, weights_sha256)
             return Run(folder, True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = runs_root() / f"{config.name}-{stamp}"
@@ -65,8 +67,9 @@ def open_run(config: FinetuneConfig, fingerprint: str, resume: bool) -> Run:
         folder = runs_root() / f"{config.name}-{stamp}-{number}"
     folder.mkdir(parents=True)
     save_recipe(config, folder / "recipe.yaml")
-    values = {"name": config.name, "state": "unfinished", "data_fingerprint": fingerprint}
-    _write(folder / RUN_FILE, values | {"config": to_dict(config)})
+    values: dict[str, Any] = {"name": config.name, "state": "unfinished", "data_fingerprint": fingerprint}
+    values |= {"weights_sha256": weights_sha256, "config": to_dict(config)}
+    _write(folder / RUN_FILE, values)
     return Run(folder, False)
 
 
@@ -79,7 +82,7 @@ def _find_unfinished(name: str) -> Path | None:
     return max(found, key=lambda folder: folder.stat().st_ctime) if found else None
 
 
-def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str) -> None:
+def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str, weights_sha256: str | None) -> None:
     values = json.loads((folder / RUN_FILE).read_text("utf-8"))
     mine, theirs = to_dict(config), values["config"]
     changed = [
@@ -90,6 +93,8 @@ def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str) -> None:
     hint = f"Repeat the run's own command, or leave --resume out (the run is {folder})."
     if changed:
         raise ConfigError("--resume: other options than the unfinished run\n" + "\n".join(changed), hint)
+    if values["weights_sha256"] != weights_sha256:
+        raise WeightsError(f"--weights {config.weights}: no longer what {folder} was started with", hint)
     if values["data_fingerprint"] != fingerprint:
         raise DataError(f"{config.data}: the data has changed since {folder} was started", hint)
 

@@ -47,6 +47,8 @@ def test_over_the_data_set_is_not_the_mean_over_images():
     scores = scorer.compute().scores
     assert scores["iou"] == pytest.approx(100 / 101)
     assert scores["iou_per_image"] == pytest.approx((1 + 0 + 1) / 3)
+    assert scores["dice_per_image"] == pytest.approx((1 + 0 + 1) / 3)
+    assert scorer.compute().per_class["car"]["iou_per_image"] == scores["iou_per_image"]
 
 
 def test_masks_of_several_classes_agree_with_scikit_learn():
