@@ -18,7 +18,7 @@ DEPENDENTS = {
     "data": ("task", "image_size"),
     "backbone": ("stages", "freeze_through"),
     "head": ("stages",),
-    "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share", "weights"),
+    "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share"),
 }
 """Fields that a run works out from another one where the user leaves them open."""
 AUGMENTATIONS = ("auto", "none", "flip", "light")
@@ -234,6 +234,8 @@ def merge(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     What the recipe's run had worked out from a value that is now another is worked out anew.
     """
     kept = dict(recipe)
+    if recipe.get("strategy") == "random" and given.get("strategy", "random") != "random":
+        kept.pop("weights", None)
     for key, dependents in DEPENDENTS.items():
         if key in given and given[key] != recipe.get(key):
             for name in dependents:

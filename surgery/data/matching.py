@@ -16,7 +16,11 @@ def match_targets(manifest: Manifest, table: Table) -> TargetSpec:
     """
     output = manifest.output
     ref = f"{manifest.name}@{manifest.version}"
-    ignored = [name for name in manifest.data.get("ignored", []) if name in table.classes or name.isdecimal()]
+    ignored = [
+        name
+        for name in manifest.data.get("ignored", [])
+        if name in table.classes or (manifest.task == "segment" and name.isdecimal())
+    ]
     chosen = [name for name in output.classes if name != output.rest]
     missing = [name for name in chosen if name not in table.classes]
     if missing:

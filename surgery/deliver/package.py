@@ -93,7 +93,9 @@ def export_again(
             created=_now(),
             surgery_version=surgery.__version__,
         )
-        return staging.commit(prove(staging.path, model, manifest, table, targets, report))
+        manifest = prove(staging.path, model, manifest, table, targets, report)
+        scores = {"data": str(table.root), "fingerprint": table.fingerprint(), **manifest.scores}
+        return staging.commit(dataclasses.replace(manifest, scores=scores))
 
 
 def prove(

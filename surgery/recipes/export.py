@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from surgery.artifact.errors import ConfigError
+from surgery.artifact.errors import ConfigError, DataError
 from surgery.artifact.store import Store
 
 PRECISIONS = ("fp32",)
@@ -35,6 +35,8 @@ def export(ref: str, precision: str, data: str | None, as_json: bool) -> None:
 
     report = Reporter()
     folder = Path(data or stored.manifest.data["path"])
+    if data is None and not folder.is_dir():
+        raise DataError(f"{folder}: the data of the training is not there", "Say where it is: --data DATA.")
     manifest = stored.manifest
     table, targets = read_as_trained(folder, manifest, report)
     new = export_again(store, stored, table, targets, report)

@@ -46,7 +46,7 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         if manifest.task == "segment":
-            _refuse_same_names(paths)
+            _refuse_overwriting(paths, out)
     session = open_session(stored.graph(device_kind(device)), device)
     report = Reporter()
     results: list[dict[str, Any]] = []
@@ -114,14 +114,18 @@ def list_images(given: list[str]) -> list[Path]:
     return found
 
 
-def _refuse_same_names(paths: list[Path]) -> None:
-    seen: dict[str, Path] = {}
+def _refuse_overwriting(paths: list[Path], out: Path) -> None:
+    inputs = {path.resolve() for path in paths}
+    written: dict[Path, Path] = {}
     for path in paths:
-        other = seen.setdefault(path.stem, path)
-        if other != path:
-            raise DataError(
-                f"{other} and {path} would both write {path.stem}.png", "Predict them into two folders."
-            )
+        for target in (out / f"{path.stem}.png", out / f"{path.stem}-overlay.png"):
+            if target.resolve() in inputs:
+                raise DataError(f"{target} is one of the images", "Give another folder with --out.")
+            other = written.setdefault(target, path)
+            if other != path:
+                raise DataError(
+                    f"{other} and {path} would both write {target}", "Predict them into two folders."
+                )
 
 
 def _describe(result: dict[str, Any]) -> str:

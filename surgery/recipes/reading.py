@@ -81,8 +81,6 @@ def read_as_trained(
         int(known.get("split_seed", 0)),
         skip_bad or bool(known.get("skip_bad", False)),
     )
-    drawn = table.split_rule != "given"
-    same_place = str(root.resolve()) == known.get("path")
-    if drawn and same_place and table.fingerprint() != known.get("fingerprint"):
-        report.line("note: the data has changed since training, so val may hold images that were trained on")
+    if table.split_rule != "given" and table.fingerprint() != known.get("fingerprint"):
+        report.line("note: not the data of the training, so its drawn val may hold images trained on")
     return table, targets

@@ -100,6 +100,7 @@ class ActivationCache:
         with _disk_full(self.folder):
             self._lock = _hold(self.folder)
             (self.folder / "key.json").write_text(text + "\n", "utf-8")
+        os.utime(self.folder)  # the order of eviction
         _remove_leftovers(self.folder)
         self._memory: dict[str, Record] | None = None
 
@@ -111,11 +112,11 @@ class ActivationCache:
             record_bytes: Estimated bytes of each.
         """
         needed = sum(record_bytes)
-        self._evict(max(0, self.bound_bytes - needed))
+        others = self._evict(max(0, self.bound_bytes - needed))
         sizes = zip(names, record_bytes, strict=True)
         mine = sum(size for name, size in sizes if self._path(name).exists())
         free = int(shutil.disk_usage(self.root).free * FREE_DISK_SHARE) + mine
-        bound = min(self.bound_bytes, free)
+        bound = min(max(0, self.bound_bytes - others), free)
         held = used = 0
         for size in record_bytes:
             if used + size > bound:
@@ -177,20 +178,30 @@ class ActivationCache:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def _evict(self, room_bytes: int) -> None:
-        """Remove the least recently used caches of others until they take no more than the room."""
+    def _evict(self, room_bytes: int) -> int:
+        """Remove the least recently opened caches of others until they take no more than the room.
+
+        Returns:
+            Bytes of those that remain since other runs hold them, or since there is room.
+        """
         others = [path for path in self.root.iterdir() if path.is_dir() and path != self.folder]
         used = {path: _disk_use(path) for path in others}
         for path in sorted(others, key=lambda path: used[path][1]):
             if sum(size for size, _ in used.values()) <= room_bytes:
-                return
+                break
             if _remove_unused(path):
                 del used[path]
+        return sum(size for size, _ in used.values())
 
 
 def pack(activation: Tensor) -> Tensor:
     """Return one image's activation as stored: (c, h, w) float -> (h, w, c) half, clipped, on the CPU."""
-    return activation.detach().clamp(-HALF_MAX, HALF_MAX).half().movedim(0, -1).contiguous().cpu()
+    return to_half(activation).movedim(0, -1).contiguous().cpu()
+
+
+def to_half(activation: Tensor) -> Tensor:
+    """Return half floats, clipped to the finite ones; bfloat16 cannot hold the bound itself."""
+    return activation.detach().float().clamp(-HALF_MAX, HALF_MAX).half()
 
 
 def unpack(stored: list[Tensor], device: torch.device) -> Tensor:

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import DiskFullError
 
-BEST = "best.safetensors"
-
 
 @dataclass
 class Progress:
@@ -50,9 +48,6 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def copy(self) -> Progress:
-        return dataclasses.replace(self, history=list(self.history))
-
 
 def save_checkpoint(
     folder: Path,
@@ -78,11 +73,13 @@ def save_checkpoint(
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": tensor for key, tensor in values.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
     path = folder / f"epoch-{progress.epoch:04d}-step-{progress.step:06d}.safetensors"
     write_tensors(path, tensors, {"progress": json.dumps(dataclasses.asdict(progress))})
     _drop_old(folder, path, keep)
+    for stale in set(folder.glob("best-*.safetensors")) - {best_checkpoint(folder, progress.best_epoch)}:
+        stale.unlink(missing_ok=True)
     return path
 
 
@@ -108,19 +105,25 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         restore_weights(model, weights)
         if optimizer is not None:
             state = optimizer.state_dict()
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for index, values in moments.items():  # in the parameters' own memory layout
+                like = parameters[index]
+                for name, value in values.items():
+                    if value.shape == like.shape:
+                        values[name] = torch.empty_like(like).copy_(value)
             state["state"] = moments
             optimizer.load_state_dict(state)
             torch.set_rng_state(file.get_tensor("rng/cpu"))
-            if torch.cuda.is_available() and "rng/cuda" in file.keys():  # noqa: SIM118
+            if torch.cuda.is_initialized() and "rng/cuda" in file.keys():  # noqa: SIM118
                 torch.cuda.set_rng_state(file.get_tensor("rng/cuda"))
     return progress
 
 
 def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy tensors into a model by their keys; all of them must be there."""
+    """Copy tensors into a model by their keys; the model must have all of them."""
     unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
-    if unexpected:
-        raise KeyError(f"the model has no tensors {unexpected[:3]}")
+    if unexpected or not weights:
+        raise KeyError(f"these are not the model's tensors: {unexpected[:3]}")
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -129,10 +132,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
+def best_checkpoint(folder: Path, epoch: int) -> Path:
+    """Return the file of the best weights, which an epoch reached.
+
+    It is named by the epoch, since a run may be killed between writing it and the checkpoint that says so.
+    """
+    return folder / f"best-{epoch:04d}.safetensors"
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint that is furthest in training, or None."""
-    found = sorted(folder.glob("epoch-*-step-*.safetensors"))
-    return found[-1] if found else None
+    return max(folder.glob("epoch-*-step-*.safetensors"), key=_progress_of, default=None)
+
+
+def _progress_of(path: Path) -> tuple[int, int]:
+    _, epoch, _, step = path.stem.split("-")
+    return int(epoch), int(step)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -164,7 +179,7 @@ def _drop_old(folder: Path, newest: Path, keep: str) -> None:
     within_epochs = [p for p in folder.glob("epoch-*.safetensors") if "-step-000000" not in p.name]
     stale = [path for path in within_epochs if path != newest]
     if keep != "all":
-        whole = sorted(folder.glob("epoch-*-step-000000.safetensors"))
+        whole = sorted(folder.glob("epoch-*-step-000000.safetensors"), key=_progress_of)
         stale += whole[: -int(keep)]
     for path in stale:
         path.unlink(missing_ok=True)

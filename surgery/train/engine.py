@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.answer import answer_mask
 from surgery.artifact.errors import ConfigError, TrainingError
@@ -20,8 +22,8 @@ from surgery.artifact.image import read_mask
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.checkpoint import (
-    BEST,
     Progress,
+    best_checkpoint,
     load_checkpoint,
     load_tensors,
     newest_checkpoint,
@@ -103,7 +105,9 @@ def make_accelerator(device: str, precision: str, log_dir: Path | None = None) -
     check_device(device)
     has_cuda = torch.cuda.is_available()
     on_cpu = device == "cpu" or not has_cuda
-    fast = precision == "bf16" or (precision == "auto" and not on_cpu and torch.cuda.is_bf16_supported())
+    fast = precision == "bf16" or (
+        precision == "auto" and not on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
     AcceleratorState._reset_state(reset_partial_state=True)  # several runs in one process
     accelerator = Accelerator(
         cpu=on_cpu,
@@ -111,6 +115,8 @@ def make_accelerator(device: str, precision: str, log_dir: Path | None = None) -
         log_with="tensorboard" if log_dir else None,
         project_dir=str(log_dir) if log_dir else None,
     )
+    if accelerator.num_processes > 1:
+        raise ConfigError("several processes are not supported yet", "Start surgery without a launcher.")
     if log_dir:
         accelerator.init_trackers("events")
     return accelerator
@@ -159,7 +165,7 @@ class Loop:
             self._run_phase(progress, newest)
             newest = None
             progress.phase, progress.phase_epoch, progress.since_best = progress.phase + 1, 0, 0
-        restore_weights(self.model, load_tensors(self.checkpoints / BEST))
+        self._restore_best(progress)
         self.model.eval()
         return Outcome(progress.history[0]["val"], progress.best_epoch, progress.history, progress.seconds)
 
@@ -173,9 +179,9 @@ class Loop:
         if newest:
             load_checkpoint(newest, self.model, optimizer)
         elif progress.phase > 0:
-            restore_weights(self.model, load_tensors(self.checkpoints / BEST))
+            self._restore_best(progress)
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
-        state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock)
+        state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock, self.model.head)
         try:
             self._fill(feed)
             if not progress.history:
@@ -228,6 +234,8 @@ class Loop:
     def _step(self, batch: Batch, state: _PhaseState, share: float, progress: Progress) -> float:
         for group in state.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * share
+        for norm in state.norms:  # one image with a map of one position has no variance to learn from
+            norm.train(len(batch.items) > 1)
         loss = self.loss(state.suffix(batch.inputs, batch.size), batch.targets)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -258,7 +266,8 @@ class Loop:
         if better:
             progress.best, progress.best_loss = scores.main, loss
             progress.best_epoch, progress.since_best = progress.epoch, 0
-            write_tensors(self.checkpoints / BEST, self._weights(), {"epoch": str(progress.epoch)})
+            best = best_checkpoint(self.checkpoints, progress.epoch)
+            write_tensors(best, self._weights(), {"epoch": str(progress.epoch)})
         else:
             progress.since_best += 1
         self.report.epoch(row, better)
@@ -271,6 +280,9 @@ class Loop:
         state.clock.restart()
         keep = self.options.keep_checkpoints
         save_checkpoint(self.checkpoints, progress, self._weights(), state.optimizer, keep)
+
+    def _restore_best(self, progress: Progress) -> None:
+        restore_weights(self.model, load_tensors(best_checkpoint(self.checkpoints, progress.best_epoch)))
 
     def _weights(self) -> dict[str, Tensor]:
         everything = self.model.state_dict()
@@ -285,6 +297,12 @@ class _PhaseState:
     optimizer: torch.optim.Optimizer
     prepared: Any
     clock: _Clock
+    head: nn.Module
+
+    @cached_property
+    def norms(self) -> list[nn.Module]:
+        """The head's batch norms."""
+        return [module for module in self.head.modules() if isinstance(module, _BatchNorm)]
 
     @property
     def learning(self) -> list[Tensor]:

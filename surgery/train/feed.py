@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from surgery.data.table import Item, Table, hash_file
 from surgery.data.targets import TargetSpec
 from surgery.data.transforms import make_view
 from surgery.nets.assemble import Model
-from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, unpack
+from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, to_half, unpack
 
 FILL_PIXELS = 8 * 224 * 224
 """Pixels per forward pass while the cache is filled: enough to be busy, few enough for any memory."""
@@ -97,6 +98,10 @@ class Feed:
         self._val = self.table.of("val")
         self._sizes: dict[Item, tuple[int, int]] = {}
         self._held: set[str] = set()
+        if self.augment == "none":
+            self.views = 1
+        elif self.augment == "flip":
+            self.views = min(self.views, 2)  # an image has one mirror image
         if self.cut > 0 and self.cache_gib > 0 and self.views > 0:
             self._open_cache()
 
@@ -201,7 +206,7 @@ class Feed:
             images = torch.stack([record["image"] for _, record in loaded])  # (n, h, w, 3)
             activations = self._run_frozen(images)
             if self.cache is not None:  # the same rounding whether a record is cached or not
-                activations = {key: value.half().float() for key, value in activations.items()}
+                activations = {key: to_half(value).float() for key, value in activations.items()}
             return activations, (images.shape[1], images.shape[2])
         fresh = [(example, record) for example, record in loaded if "image" in record]
         encoded = dict(self._encode(fresh)) if fresh else {}
@@ -226,8 +231,6 @@ class Feed:
             return encode_prefix(self.model, images.to(self.device), self.cut)
 
     def _choose_view(self, item: Item, epoch: int) -> int:
-        if self.augment == "none":
-            return 0
         if self.views == 0:
             return epoch + 1
         return (epoch + int(self._digest(item)[:8], 16)) % self.views
@@ -262,8 +265,7 @@ class Feed:
     def _examples(self) -> list[Example]:
         """Return every record the phase needs, the most useful first."""
         found = [Example(item, 0) for item in self._val]
-        views = 1 if self.augment == "none" else self.views
-        return found + [Example(item, view) for view in range(views) for item in self._train]
+        return found + [Example(item, view) for view in range(self.views) for item in self._train]
 
     def _open_cache(self) -> None:
         key = {
@@ -272,6 +274,8 @@ class Feed:
             "backbone": self.model.backbone.name,
             "cut": self.cut,
             "head_stages": list(self.model.head_stages),
+            "stride": self.model.stride,
+            "libraries": [version(name) for name in ("torch", "timm", "albumentations", "pillow")],
             "input": self.input.__dict__,
             "augment": self.augment,
             "targets": self.targets.describe(),
@@ -290,10 +294,12 @@ class Feed:
         """Return the bytes of a record for an input of (width, height), from the stages' strides."""
         width, height = size
         total = width * height if self.table.task == "segment" else 0
+        stride = self.model.stride
+        padded = (width + -width % stride, height + -height % stride)
         for name in prefix_names(self.model, self.cut):
             stage = self.model.backbone.info[self.cut - 1 if name == "state" else int(name)]
-            stride = stage.stride
-            total += 2 * stage.channels * (-(-width // stride) + 1) * (-(-height // stride) + 1)
+            columns, rows = (-(-side // stage.stride) + 1 for side in padded)
+            total += 2 * stage.channels * columns * rows
         return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ def deferred_interrupts() -> Iterator[None]:
         if _requested.is_set():
             raise KeyboardInterrupt
         _requested.set()
+        os.write(2, b"\nstopping after the step in hand; once more stops at once\n")
 
     before: dict[int, Any] = {}
     _requested.clear()

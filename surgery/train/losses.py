@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import segmentation_models_pytorch as smp
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgery.data.targets import IGNORE
@@ -33,16 +34,16 @@ def make_loss(task: str, outputs: int, label_smoothing: float) -> Loss:
         return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     mode = "binary" if outputs == 1 else "multiclass"
     dice: Loss = smp.losses.DiceLoss(mode, from_logits=True, ignore_index=IGNORE)
-    cross: Loss
-    if outputs == 1:
-        cross = smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORE)
-    else:
-        cross = nn.CrossEntropyLoss(ignore_index=IGNORE)
 
     def masks_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        valid = targets != IGNORE  # (n, h, w)
         if outputs == 1:
+            wanted = targets.clamp(max=1).to(logits.dtype)
+            cross = F.binary_cross_entropy_with_logits(logits[:, 0], wanted, reduction="none")
             targets = targets[:, None]  # (n, h, w) -> (n, 1, h, w)
-            return cross(logits, targets.to(logits.dtype)) + dice(logits, targets)
-        return cross(logits, targets) + dice(logits, targets)
+        else:
+            cross = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+        mean = (cross * valid).sum() / valid.sum().clamp(min=1)
+        return mean + dice(logits, targets)
 
     return masks_loss

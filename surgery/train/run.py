@@ -93,7 +93,7 @@ def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str, weights_
     hint = f"Repeat the run's own command, or leave --resume out (the run is {folder})."
     if changed:
         raise ConfigError("--resume: other options than the unfinished run\n" + "\n".join(changed), hint)
-    if values["weights_sha256"] != weights_sha256:
+    if values.get("weights_sha256") != weights_sha256:
         raise WeightsError(f"--weights {config.weights}: no longer what {folder} was started with", hint)
     if values["data_fingerprint"] != fingerprint:
         raise DataError(f"{config.data}: the data has changed since {folder} was started", hint)

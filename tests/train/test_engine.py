@@ -34,12 +34,13 @@ def make_loop(
     views: int = 2,
     dropout: float = 0.3,
     backbone: str = "test_efficientnet",
+    head: str | None = None,
     **options,
 ) -> Loop:
     table = read_table(data)
     segment = table.task == "segment"
     targets = resolve_target(table, ("box",) if segment else (), ("void",) if segment else ())
-    head = "deconv" if segment else "avg"
+    head = head or ("deconv" if segment else "avg")
     weights = LoadedWeights(None, {})
     outputs = targets.output.logits
     model = build_model(backbone, head, table.task, outputs, None, dropout, weights, 0)
@@ -146,7 +147,9 @@ def test_the_model_ends_with_the_best_weights_not_the_last(stripes, tmp_path):
     outcome = loop.run(resume=False)
     best = max(outcome.history, key=lambda row: (row["val"]["accuracy"], -row["val_loss"]))
     assert outcome.best_epoch == best["epoch"]
-    kept = load_tensors(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    (path,) = (tmp_path / "run" / "checkpoints").glob("best-*.safetensors")
+    assert path.stem == f"best-{outcome.best_epoch:04d}"
+    kept = load_tensors(path)
     now = loop.model.state_dict()
     assert all(torch.equal(now[key], kept[key]) for key in kept)
 
@@ -186,8 +189,8 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
 def test_old_checkpoints_go_the_best_stays(stripes, tmp_path):
     make_loop(stripes, tmp_path / "two", 6, epochs=4).run(resume=False)
     names = sorted(path.name for path in (tmp_path / "two" / "checkpoints").iterdir())
-    assert names == [
-        "best.safetensors",
+    assert names[0].startswith("best-")
+    assert names[1:] == [
         "epoch-0003-step-000000.safetensors",
         "epoch-0004-step-000000.safetensors",
     ]
@@ -197,7 +200,8 @@ def test_old_checkpoints_go_the_best_stays(stripes, tmp_path):
 
 def test_checkpoints_hold_only_what_learns(stripes, tmp_path):
     make_loop(stripes, tmp_path / "run", 6).run(resume=False)
-    keys = load_tensors(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    (path,) = (tmp_path / "run" / "checkpoints").glob("best-*.safetensors")
+    keys = load_tensors(path)
     assert keys.keys() == {"head.linear.weight", "head.linear.bias"}
 
 
@@ -215,3 +219,30 @@ def test_a_small_data_set_is_learnt(boxes, tmp_path):
     assert outcome.history[outcome.best_epoch]["val"]["iou"] > 0.6
     assert outcome.history[outcome.best_epoch]["val"]["iou"] > outcome.before["iou"] + 0.2
     json.dumps(outcome.history)
+
+
+def test_killed_between_the_best_weights_and_their_checkpoint(stripes, tmp_path, monkeypatch):
+    undisturbed = make_loop(stripes, tmp_path / "a", 6, 3)
+    undisturbed.run(resume=False)
+    save = Loop._save
+
+    def die(self, progress, phase):
+        if progress.phase == 1:
+            raise SystemError("killed")
+        save(self, progress, phase)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_save", die)
+        with pytest.raises(SystemError):
+            make_loop(stripes, tmp_path / "b", 6, 3).run(resume=False)
+    resumed = make_loop(stripes, tmp_path / "b", 6, 3)
+    resumed.run(resume=True)
+    assert same(state(resumed.model), state(undisturbed.model))
+
+
+def test_another_head_finds_no_maps_of_another_padding(boxes, tmp_path):
+    for head, folder in (("pan", "a"), ("fpn", "b")):
+        with_cache = losses(make_loop(boxes, tmp_path / folder, 5, head=head, backbone="test_resnet"))
+        other = tmp_path / f"{folder}0"
+        plain = losses(make_loop(boxes, other, 5, head=head, backbone="test_resnet", cache_gib=0))
+        assert with_cache == pytest.approx(plain, abs=1e-3)
