@@ -82,7 +82,7 @@ def check_scores(scenes: Path, zeros_and_ones: Path, surgery: Surgery) -> None:
     """`evaluate` finds what the manifest promises, and the classifier has learnt."""
     cars = surgery("evaluate", "cars", scenes, "--json").answer
     assert {"model": "cars", "version": 1, "split": "val", "n": 4}.items() <= cars.items()
-    assert set(cars["scores"]) == {"iou", "dice", "iou_per_image"}
+    assert set(cars["scores"]) == {"iou", "dice", "iou_per_image", "dice_per_image"}
     assert cars["scores"] == Store().resolve("cars").manifest.scores["scores"]
     matrix = np.array(cars["confusion"]["matrix"])  # rows are the truth: rest, car
     hits, wrong = matrix[1, 1], matrix[0, 1] + matrix[1, 0]
