@@ -73,7 +73,7 @@ def save_checkpoint(
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": tensor for key, tensor in values.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
     path = folder / f"epoch-{progress.epoch:04d}-step-{progress.step:06d}.safetensors"
     write_tensors(path, tensors, {"progress": json.dumps(dataclasses.asdict(progress))})
@@ -114,7 +114,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             state["state"] = moments
             optimizer.load_state_dict(state)
             torch.set_rng_state(file.get_tensor("rng/cpu"))
-            if torch.cuda.is_initialized() and "rng/cuda" in file.keys():  # noqa: SIM118
+            if torch.cuda.is_initialized() and "rng/cuda" in file.keys():  # noqa: SIM118  # type: ignore[no-untyped-call]
                 torch.cuda.set_rng_state(file.get_tensor("rng/cuda"))
     return progress
 
