@@ -51,18 +51,20 @@ def surgery(environment: dict[str, str], *arguments: object) -> Finished:
     command = [sys.executable, "-m", "surgery", *map(str, arguments), "--json"]
     print("$ surgery", *command[3:], file=sys.stderr, flush=True)
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    log = []
-    for line in process.stderr:
-        log.append(line)
-        print("  ", line, end="", file=sys.stderr, flush=True)
-    answer = process.stdout.read()
-    if process.wait() != 0:
-        sys.exit(f"the command failed with exit code {process.returncode}")
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as stdout:
+        process = subprocess.Popen(
+            command, env=environment, cwd=ROOT, text=True, stdout=stdout, stderr=subprocess.PIPE
+        )
+        assert process.stderr is not None
+        log = []
+        for line in process.stderr:
+            log.append(line)
+            print("  ", line, end="", file=sys.stderr, flush=True)
+        code = process.wait()
+        stdout.seek(0)
+        answer = stdout.read()
+    if code != 0:
+        sys.exit(f"the command failed with exit code {code}")
     return Finished(json.loads(answer), "".join(log), time.perf_counter() - started)
 
 

@@ -21,7 +21,7 @@ DEPENDENTS = {
     "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share"),
 }
 """Fields that a run works out from another one where the user leaves them open."""
-AUGMENTATIONS = ("auto", "none", "flip", "light")
+AUGMENTATIONS = ("none", "flip", "light")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("strategy", STRATEGIES)
     one_of("device", DEVICES)
     one_of("precision", PRECISIONS)
-    one_of("augment", AUGMENTATIONS)
+    one_of("augment", ("auto", *AUGMENTATIONS))
     within("val_share", 0.01, 0.9)
     within("dropout", 0.0, 0.95)
     within("warmup_share", 0.0, 0.9)

@@ -149,16 +149,23 @@ def prepare_image(image: Pixels, spec: InputSpec) -> Pixels:
         raise ImageError(f"image is {image.dtype} {image.shape}; (h, w, 3) uint8 RGB is wanted")
     height, width = image.shape[:2]
     target = input_size((width, height), spec)
-    box = (0.0, 0.0, float(width), float(height))
-    if spec.size_rule == "crop":
-        scale = min(width / target[0], height / target[1]) * spec.crop_share
-        box_w, box_h = target[0] * scale, target[1] * scale
-        left, top = max(0.0, (width - box_w) / 2), max(0.0, (height - box_h) / 2)
-        box = (left, top, min(left + box_w, width), min(top + box_h, height))
-    elif target == (width, height):
+    if spec.size_rule != "crop" and target == (width, height):
         return np.ascontiguousarray(image)
+    box = crop_box((width, height), spec)
     resized = Image.fromarray(image).resize(target, Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized)
+
+
+def crop_box(size: tuple[int, int], spec: InputSpec) -> tuple[float, float, float, float]:
+    """Return (left, top, right, bottom), pixels, of what the input shows of a (width, height) image."""
+    width, height = size
+    if spec.size_rule != "crop":
+        return 0.0, 0.0, float(width), float(height)
+    target = input_size(size, spec)
+    scale = min(width / target[0], height / target[1]) * spec.crop_share
+    box_w, box_h = target[0] * scale, target[1] * scale
+    left, top = max(0.0, (width - box_w) / 2), max(0.0, (height - box_h) / 2)
+    return left, top, min(left + box_w, width), min(top + box_h, height)
 
 
 def _read_bytes(path: Path | str) -> bytes:

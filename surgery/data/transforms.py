@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from surgery.artifact.errors import ConfigError
-from surgery.artifact.image import input_size, prepare_image
+from surgery.artifact.image import crop_box, input_size, prepare_image
 from surgery.artifact.manifest import InputSpec
+from surgery.config import AUGMENTATIONS
 
 Pixels = NDArray[np.uint8]
-Augment = Literal["none", "flip", "light"]
-AUGMENTS: tuple[str, ...] = get_args(Augment)
 
 
 class View(Protocol):
@@ -53,8 +52,8 @@ def make_view(input: InputSpec, augment: str) -> View:
     Raises:
         ConfigError: If there is no such augmentation.
     """
-    if augment not in AUGMENTS:
-        raise ConfigError(f"augment {augment!r}: there is {', '.join(AUGMENTS)}", "choose one")
+    if augment not in AUGMENTATIONS:
+        raise ConfigError(f"augment {augment!r}: there is {', '.join(AUGMENTATIONS)}", "choose one")
 
     def view(
         image: Pixels, mask: Pixels | None, seed: int, plain: bool = False
@@ -80,23 +79,10 @@ def prepare_mask(mask: Pixels, input: InputSpec) -> Pixels:
     """Return a mask (h, w) cut and scaled as `artifact.prepare_image` does, by nearest pixel."""
     height, width = mask.shape
     target = input_size((width, height), input)
-    box = crop_box((width, height), target, input)
+    box = crop_box((width, height), input)
     if box == (0.0, 0.0, width, height) and target == (width, height):
         return mask
     return np.asarray(Image.fromarray(mask).resize(target, Image.Resampling.NEAREST, box=box))
-
-
-def crop_box(
-    size: tuple[int, int], target: tuple[int, int], input: InputSpec
-) -> tuple[float, float, float, float]:
-    """Return (left, top, right, bottom) of what the input shows of an image of `size`."""
-    width, height = size
-    if input.size_rule != "crop":
-        return 0.0, 0.0, float(width), float(height)
-    scale = min(width / target[0], height / target[1]) * input.crop_share
-    box_w, box_h = target[0] * scale, target[1] * scale
-    left, top = max(0.0, (width - box_w) / 2), max(0.0, (height - box_h) / 2)
-    return left, top, min(left + box_w, width), min(top + box_h, height)
 
 
 def _mirror(image: Pixels, mask: Pixels | None) -> tuple[Pixels, Pixels | None]:

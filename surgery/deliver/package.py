@@ -138,6 +138,8 @@ def describe(facts: Facts, model: Model) -> Manifest:
         "best_epoch": facts.outcome.best_epoch,
         "epochs": len(facts.outcome.history) - 1,
         "seconds": round(facts.outcome.seconds, 1),
+        "device": facts.outcome.device,
+        "precision": facts.outcome.precision,
         "run": facts.run.name,
     }
     counts = {split: len(table.of(split)) for split in ("train", "val", "test")}

@@ -43,7 +43,7 @@ def initial_model(manifest: Manifest) -> Model:
 def _build(manifest: Manifest, weights: str) -> Model:
     seed = int(manifest.provenance["seed"])
     backbone = str(manifest.backbone["name"])
-    loaded = load_weights(backbone, weights, seed)
+    loaded = load_weights(backbone, weights)
     then = manifest.provenance["weights"].get("sha256")
     if weights != "random" and loaded.source.get("sha256") != then:
         raise WeightsError(

@@ -50,14 +50,13 @@ def cache_path(source: Source) -> Path:
     return cache_dir() / f"{source.backbone}--{source.slug}.safetensors"
 
 
-def load_weights(backbone: str, weights: str, seed: int) -> LoadedWeights:
+def load_weights(backbone: str, weights: str) -> LoadedWeights:
     """Load the weights to start from.
 
     Args:
         backbone: timm's name.
         weights: `imagenet` (cache, then the catalogue's sources), `hub` (timm's own choice), `random`, a file
             (SUFFIXES), or NAME[@VERSION|@ALIAS] of the store.
-        seed: Not used: `random` layers are drawn where the network is built, from its own seed.
 
     Raises:
         WeightsError: They cannot be had; the message names each place tried and what it said.

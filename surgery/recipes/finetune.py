@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from surgery.nets.assemble import Model
     from surgery.nets.weights import LoadedWeights
     from surgery.train.reporting import Reporter
+    from surgery.train.strategies import Phase
 
 DEFAULT_HEAD = {"classify": "avg", "segment": "deconv"}
 DEFAULT_AUGMENT = {"classify": "light", "segment": "flip"}
@@ -144,7 +145,7 @@ def prepare_model(
     config = dataclasses.replace(config, task=table.task, head=head, augment=augment, weights=source)
     if table.task == "segment" and config.label_smoothing:
         raise ConfigError("--label-smoothing is for classification", "Leave it out for masks.")
-    weights = load_weights(config.backbone, source, config.seed)
+    weights = load_weights(config.backbone, source)
     model = build_model(
         config.backbone, head, table.task, targets.output.logits, config.stages or None,
         config.dropout, weights, config.seed,
@@ -186,6 +187,18 @@ def resolve_config(
     return resolve_rates(config, model.task, names)
 
 
+def describe_views(config: FinetuneConfig, phase: Phase) -> str:
+    """Return in words what a phase sees of an image."""
+    if config.augment == "none" or (phase.first > 0 and config.views == 1):
+        return "each image as it is"
+    kept = (
+        f"{config.views} views kept of an image"
+        if phase.first > 0 and config.views
+        else "new views every epoch"
+    )
+    return f"augmentation {config.augment}, {kept}"
+
+
 def show_plan(
     config: FinetuneConfig, table: Table, targets: TargetSpec, model: Model, phases: Any, report: Reporter
 ) -> dict[str, Any]:
@@ -201,5 +214,7 @@ def show_plan(
         report.line(f"  {part['name']:<12}{size}  {part['fate']}")
     report.line(f"  {layers['trained']:,} parameters are trained")
     for phase in phases:
-        report.line(f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}")
+        report.line(
+            f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}, {describe_views(config, phase)}"
+        )
     return layers

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from surgery.artifact.manifest import Manifest
     from surgery.artifact.session import Session
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
 
 def predict(ref: str, images: list[str], out: Path | None, device: str, as_json: bool) -> None:
     """Answer images. One that cannot be decoded does not keep the others from their answers.
@@ -42,7 +40,7 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
     manifest = stored.manifest
     if manifest.task == "segment" and out is None:
         raise ConfigError("predict makes masks and needs a place for them", "Give --out DIR.")
-    paths = list_images(images)
+    paths = find_images(images)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         if manifest.task == "segment":
@@ -93,19 +91,21 @@ def _answer(path: Path, session: Session, manifest: Manifest, out: Path | None) 
     return result | {"pixels": mask_pixels(answer.mask, manifest.output)}
 
 
-def list_images(given: list[str]) -> list[Path]:
+def find_images(given: list[str]) -> list[Path]:
     """Return the image files among files and folders, in order.
 
     Raises:
         DataError: If a path does not exist or a folder holds no image.
     """
+    from surgery.data.folders import describe_folder, list_images
+
     found: list[Path] = []
     for text in given:
         path = Path(text)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = list(list_images(path))
             if not inside:
-                raise DataError(f"{path}: holds no image", f"Looked for {', '.join(IMAGE_SUFFIXES)}.")
+                raise DataError(f"{path}: holds no image", f"It holds {describe_folder(path)}.")
             found += inside
         elif path.is_file():
             found.append(path)

@@ -114,7 +114,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             state["state"] = moments
             optimizer.load_state_dict(state)
             torch.set_rng_state(file.get_tensor("rng/cpu"))
-            if torch.cuda.is_initialized() and "rng/cuda" in file.keys():  # noqa: SIM118  # type: ignore[no-untyped-call]
+            kept = "rng/cuda" in file.keys()  # noqa: SIM118
+            if kept and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.set_rng_state(file.get_tensor("rng/cuda"))
     return progress
 

@@ -73,12 +73,16 @@ class Outcome:
         best_epoch: Epoch whose weights were kept; 0 is before training.
         history: One row an epoch.
         seconds: Seconds trained, filling the cache and validation included.
+        device: Kind of the device, `cpu` or `cuda`.
+        precision: `fp32` or `bf16`, whatever the wish was.
     """
 
     before: dict[str, float]
     best_epoch: int
     history: list[dict[str, Any]]
     seconds: float
+    device: str
+    precision: str
 
 
 def check_device(device: str) -> None:
@@ -167,7 +171,15 @@ class Loop:
             progress.phase, progress.phase_epoch, progress.since_best = progress.phase + 1, 0, 0
         self._restore_best(progress)
         self.model.eval()
-        return Outcome(progress.history[0]["val"], progress.best_epoch, progress.history, progress.seconds)
+        fast = self.accelerator.mixed_precision
+        return Outcome(
+            before=progress.history[0]["val"],
+            best_epoch=progress.best_epoch,
+            history=progress.history,
+            seconds=progress.seconds,
+            device=self.accelerator.device.type,
+            precision="fp32" if fast == "no" else fast,
+        )
 
     def _run_phase(self, progress: Progress, newest: Path | None) -> None:
         phase = self.phases[progress.phase]

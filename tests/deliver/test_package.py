@@ -61,12 +61,12 @@ def trained(folder: Path, task: str) -> tuple[Model, Facts]:
         str(table.root), "tiny", task=task, backbone=NET, head=head, weights="random",
         ignore=("void",) if segment else (), seed=5,
     )  # fmt: skip
-    weights = load_weights(NET, "random", 5)
+    weights = load_weights(NET, "random")
     model = build_model(NET, head, task, targets.output.logits, None, 0.0, weights, 5)
     spec = InputSpec("native") if segment else InputSpec("crop", 32, 32)
     phases = plan_phases(config, task, tuple(stage.name for stage in model.backbone.info))
     layers = describe_layers(model, phases[0].first, False)
-    outcome = Outcome({"iou": 0.0}, 1, [{"epoch": 0}, {"epoch": 1}], 1.0)
+    outcome = Outcome({"iou": 0.0}, 1, [{"epoch": 0}, {"epoch": 1}], 1.0, "cpu", "fp32")
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.head.parameters():
@@ -113,7 +113,7 @@ def test_the_stored_weights_are_the_model_and_its_start_can_be_rebuilt(stored):
     restored = restore_model(version).state_dict()
     assert all(torch.equal(restored[key], value) for key, value in model.state_dict().items())
     targets = facts.targets.output.logits
-    weights = load_weights(NET, "random", 5)
+    weights = load_weights(NET, "random")
     start = build_model(NET, facts.config.head, facts.table.task, targets, None, 0.0, weights, 5)
     rebuilt = initial_model(version.manifest).state_dict()
     assert all(torch.equal(rebuilt[key], value) for key, value in start.state_dict().items())

@@ -26,7 +26,7 @@ INPUT = InputSpec("crop", 224, 224)
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    weights = load_weights("vgg16", "imagenet", 0)
+    weights = load_weights("vgg16", "imagenet")
     return build_model("vgg16", "avg", "classify", 2, None, 0.0, weights, 0).eval()
 
 

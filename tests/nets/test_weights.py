@@ -87,9 +87,9 @@ def close_index(tmp_path: Path) -> None:
 
 def test_fetched_once_then_from_the_cache(source: Source, state: dict[str, Tensor], tmp_path: Path) -> None:
     assert "tiny-weights 1.0" in where_now(TINY)
-    first = load_weights(TINY, "imagenet", 0)
+    first = load_weights(TINY, "imagenet")
     close_index(tmp_path)
-    second = load_weights(TINY, "imagenet", 0)
+    second = load_weights(TINY, "imagenet")
     assert first.state is not None
     assert second.state is not None
     assert digest(first.state) == digest(second.state) == digest(state)
@@ -110,10 +110,10 @@ def test_damaged_cache_is_fetched_again(source: Source, state: dict[str, Tensor]
     path = pull(TINY)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert digest(load_weights(TINY, "imagenet", 0).state or {}) == digest(state)
+    assert digest(load_weights(TINY, "imagenet").state or {}) == digest(state)
     assert path.read_bytes() == whole
     path.write_bytes(whole[:1000])
-    assert digest(load_weights(TINY, "imagenet", 0).state or {}) == digest(state)
+    assert digest(load_weights(TINY, "imagenet").state or {}) == digest(state)
 
 
 def test_damaged_cache_without_a_source_is_an_error(source: Source, tmp_path: Path) -> None:
@@ -121,19 +121,19 @@ def test_damaged_cache_without_a_source_is_an_error(source: Source, tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-8] + b"12345678")
     close_index(tmp_path)
     with pytest.raises(WeightsError, match="is damaged"):
-        load_weights(TINY, "imagenet", 0)
+        load_weights(TINY, "imagenet")
 
 
 def test_other_weights_in_the_cache_are_not_taken(source: Source, state: dict[str, Tensor]) -> None:
     other = {key: value + 1 for key, value in state.items()}
     write_cached(weights.cache_path(source), other, {"place": "elsewhere"})
-    assert digest(load_weights(TINY, "imagenet", 0).state or {}) == digest(state)
+    assert digest(load_weights(TINY, "imagenet").state or {}) == digest(state)
 
 
 def test_error_names_every_place_and_the_ways_out(source: Source, cache: Path, tmp_path: Path) -> None:
     close_index(tmp_path)
     with pytest.raises(WeightsError) as caught:
-        load_weights(TINY, "imagenet", 0)
+        load_weights(TINY, "imagenet")
     message, hint = caught.value.message, caught.value.hint
     assert f"{cache}/test_resnet--tiny-weights-1.0.safetensors: not there" in message
     assert "tiny-weights 1.0: pip said:" in message
@@ -202,7 +202,7 @@ def test_malicious_pickle_is_refused_and_not_run(tmp_path: Path, legacy: bool) -
     bad = {"conv1.weight": torch.ones(1), "x": Evil(tmp_path / "ran")}
     torch.save(bad, tmp_path / "bad.pth", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError, match=r"not a plain state dict.*system.*nothing in it was run"):
-        load_weights(TINY, str(tmp_path / "bad.pth"), 0)
+        load_weights(TINY, str(tmp_path / "bad.pth"))
     assert not (tmp_path / "ran").exists()
     torch.load(tmp_path / "bad.pth", weights_only=False)  # it would have run
     assert (tmp_path / "ran").exists()
@@ -217,10 +217,10 @@ def test_weights_of_a_file(tmp_path: Path, state: dict[str, Tensor], suffix: str
         save_file(renamed, path)
     else:
         torch.save({"state_dict": renamed, "epoch": 3}, path)
-    loaded = load_weights(TINY, str(path), 0)
+    loaded = load_weights(TINY, str(path))
     assert digest(loaded.state or {}) == digest(state)
     assert loaded.source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert load_weights(TINY, loaded.source["asked"], 0).source == loaded.source
+    assert load_weights(TINY, loaded.source["asked"]).source == loaded.source
 
 
 @pytest.mark.parametrize(
@@ -237,17 +237,17 @@ def test_bad_file_is_said(tmp_path: Path, name: str, content: bytes | None, said
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=said):
-        load_weights(TINY, str(tmp_path / name), 0)
+        load_weights(TINY, str(tmp_path / name))
 
 
 def test_file_without_tensors_is_said(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="without tensors"):
-        load_weights(TINY, str(tmp_path / "w.pth"), 0)
+        load_weights(TINY, str(tmp_path / "w.pth"))
 
 
 def test_random_has_no_state() -> None:
-    assert load_weights(TINY, "random", 0).state is None
+    assert load_weights(TINY, "random").state is None
 
 
 def stored_model(state: dict[str, Tensor]) -> Store:
@@ -277,7 +277,7 @@ def stored_model(state: dict[str, Tensor]) -> Store:
 def test_weights_of_a_stored_model(state: dict[str, Tensor]) -> None:
     store = stored_model(state)
     for ref in ("tiny", "tiny@1", "tiny@production"):
-        loaded = load_weights(TINY, ref, 0)
+        loaded = load_weights(TINY, ref)
         assert loaded.source["asked"] == loaded.source["parent"] == "tiny@1"
         assert (loaded.source["licence"], loaded.source["credit"]) == ("MIT", "somebody")
         kept = build_backbone(TINY, loaded.state).timm_state()
@@ -288,20 +288,20 @@ def test_weights_of_a_stored_model(state: dict[str, Tensor]) -> None:
 def test_stored_model_of_another_backbone_is_refused(state: dict[str, Tensor]) -> None:
     stored_model(state)
     with pytest.raises(WeightsError, match="made from test_resnet, not from vgg16"):
-        load_weights("vgg16", "tiny", 0)
+        load_weights("vgg16", "tiny")
 
 
 def test_altered_stored_weights_are_refused(state: dict[str, Tensor]) -> None:
     path = stored_model(state).resolve("tiny").path / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(WeightsError, match="missing or altered"):
-        load_weights(TINY, "tiny", 0)
+        load_weights(TINY, "tiny")
 
 
 @pytest.mark.parametrize("ref", ["imagnet", "tiny@2", "..", "a b"])
 def test_a_word_that_is_nothing_is_said(ref: str) -> None:
     with pytest.raises(WeightsError, match="not imagenet, hub or random, not a file, and no model"):
-        load_weights(TINY, ref, 0)
+        load_weights(TINY, ref)
 
 
 class Hub(ThreadingHTTPServer):
@@ -357,25 +357,25 @@ def test_hub_is_asked_through_timm(hub: Hub, state: dict[str, Tensor], tmp_path:
     save_file(state, file) if name.endswith("safetensors") else torch.save(state, file)
     hub.files[f"/{REPO}/resolve/main/{name}"] = file.read_bytes()
     before = torch.get_rng_state()
-    loaded = load_weights(TINY, "hub", 0)
+    loaded = load_weights(TINY, "hub")
     assert torch.equal(before, torch.get_rng_state())  # though timm draws a network on the way
     assert digest(loaded.state or {}) == digest(state)
     assert (loaded.source["kind"], loaded.source["package"]) == ("hub", REPO)
     assert loaded.source["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     hub.files.clear()
-    assert load_weights(TINY, "hub", 0).source == loaded.source
+    assert load_weights(TINY, "hub").source == loaded.source
 
 
 def test_hub_without_the_files_is_said(hub: Hub) -> None:
     with pytest.raises(WeightsError, match=r"holds none of model\.safetensors, pytorch_model\.bin"):
-        load_weights(TINY, "hub", 0)
+        load_weights(TINY, "hub")
 
 
 def test_hub_with_weights_of_another_network_is_said(hub: Hub, tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.ones(3)}, tmp_path / "w")
     hub.files[f"/{REPO}/resolve/main/model.safetensors"] = (tmp_path / "w").read_bytes()
     with pytest.raises(WeightsError, match="timm cannot load them into test_resnet"):
-        load_weights(TINY, "hub", 0)
+        load_weights(TINY, "hub")
 
 
 def test_closed_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +385,7 @@ def test_closed_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", never)
     with pytest.raises(WeightsError, match=r"hub, timm/test_resnet\.r160_in1k: not reachable"):
-        load_weights(TINY, "hub", 0)
+        load_weights(TINY, "hub")
 
 
 @pytest.mark.timeout(60)
@@ -400,4 +400,4 @@ def test_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(WeightsError, match="not reachable"):
-            load_weights(TINY, "hub", 0)
+            load_weights(TINY, "hub")
