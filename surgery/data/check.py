@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from surgery.artifact.errors import DataError, SurgeryError
-from surgery.artifact.image import read_image, read_mask
+from surgery.artifact.image import read_image
+from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
 from surgery.data.report import Report, group_lines
-from surgery.data.table import SPLITS, Item, Problem, Table, hash_file
+from surgery.data.table import SPLITS, Item, Problem, Table
 from surgery.data.targets import TargetSpec, flatten_mask, shorten
 
 MASK_FIXED = "ambiguous mask"
@@ -138,17 +139,17 @@ def _inspect_mask(facts: _Facts, table: Table, target: TargetSpec | None) -> Non
         facts.problems.append(Problem("mask missing", item.image, message))
         return
     try:
-        mask = flatten_mask(read_mask(item.mask))
+        mask = flatten_mask(item.mask.read())
     except (SurgeryError, OSError) as error:
-        facts.problems.append(Problem("unreadable mask", item.mask, _reason(item.mask, error)))
+        facts.problems.append(Problem("unreadable mask", item.mask.path, _reason(item.mask.path, error)))
         return
     facts.pixels = np.bincount(mask.ravel(), minlength=len(table.classes))
-    ignored = target.ignored_values if target else ()
+    ignored = target.ignored_values if target else table.ignored_values
     used = np.flatnonzero(facts.pixels)
     unnamed = [int(v) for v in used if v >= len(table.classes) and v not in ignored]
     if unnamed:
         message = f"values {shorten(unnamed)} have no class; 0–{len(table.classes) - 1} have"
-        facts.problems.append(Problem("unnamed values", item.mask, message))
+        facts.problems.append(Problem("unnamed values", item.mask.path, message))
     if facts.size is None:
         return
     size = (mask.shape[1], mask.shape[0])
@@ -156,8 +157,8 @@ def _inspect_mask(facts: _Facts, table: Table, target: TargetSpec | None) -> Non
     turned = ", turned as its EXIF tag says" if turn != 1 else ""
     if size != facts.size:
         message = f"is {_times(size)}, its image {item.image.name} is {_times(facts.size)}{turned}"
-        facts.problems.append(Problem("mask of another size", item.mask, message))
-    elif turned and _exif_turn(item.mask) == 1:
+        facts.problems.append(Problem("mask of another size", item.mask.path, message))
+    elif turned and _exif_turn(item.mask.path) == 1:
         message = f"is turned by its EXIF tag ({turn}); its mask is taken as it is"
         facts.warnings.append(Problem("turned image", item.image, message))
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from surgery.artifact.errors import ConfigError, DataError
-from surgery.data.table import Item, hash_file
+from surgery.data.hashing import hash_file
+from surgery.data.table import Item
 
 
 def draw_val(items: Sequence[Item], share: float, seed: int) -> list[Item]:

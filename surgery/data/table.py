@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from surgery.data.hashing import hash_file
+from surgery.data.masks import MaskSource
 
 Task = Literal["classify", "segment"]
 Split = Literal["train", "val", "test"]
@@ -36,11 +38,13 @@ class Item:
     image: Path
     """The image file."""
     label: int | None
-    """Index into `Table.classes` (classify), None for masks."""
-    mask: Path | None
-    """The mask file (segment); None where there is none."""
+    """Index into `Table.classes` (classify, one label per image), else None."""
+    mask: MaskSource | None
+    """Where its mask comes from (segment); None where there is none."""
     split: Split
     """The side of the split it stands on."""
+    labels: tuple[int, ...] | None = None
+    """Indices into `Table.classes`, ascending, where an image may have several labels or none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Table:
     """How the folder was understood, in words."""
     split_rule: str
     """Where the split comes from, in words: "given", "80/20 stratified, seed 0", …"""
+    multilabel: bool = False
+    """Whether an image may have several labels (classify)."""
+    ignored_values: tuple[int, ...] = ()
+    """Mask values that the format itself leaves out, such as the borders of Pascal VOC."""
     problems: tuple[Problem, ...] = ()
     """What the reader saw that stops a run; `check_table` reports it with its own findings."""
     warnings: tuple[Problem, ...] = ()
@@ -69,8 +77,8 @@ class Table:
         return [item for item in self.items if item.split == split]
 
     def relative(self, path: Path) -> str:
-        """Return `path` as seen from the root, with forward slashes."""
-        return path.relative_to(self.root).as_posix()
+        """Return `path` as seen from the root, with forward slashes; whole where it lies elsewhere."""
+        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
 
     def content_hash(self, item: Item) -> str:
         """Return the sha256 of the image's bytes; read once per file and state of the file."""
@@ -83,19 +91,8 @@ class Table:
         """
         digest = hashlib.sha256(json.dumps([self.task, self.classes]).encode())
         for item in sorted(self.items, key=lambda item: self.relative(item.image)):
-            mask = [self.relative(item.mask), hash_file(item.mask)] if item.mask else []
-            row = [self.relative(item.image), hash_file(item.image), item.label, mask, item.split]
+            mask = [self.relative(item.mask.path), item.mask.digest()] if item.mask else []
+            label = item.label if item.labels is None else list(item.labels)
+            row = [self.relative(item.image), hash_file(item.image), label, mask, item.split]
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file, remembered as long as its size and time stand."""
-    stat = path.stat()
-    return _hash_state(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _hash_state(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

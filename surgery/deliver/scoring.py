@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from surgery.artifact.image import read_image, read_mask
+from surgery.artifact.image import read_image
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.session import Session, answer_image
 from surgery.data.loaders import iterate
@@ -35,15 +35,15 @@ def score_graph(
     for done, loaded in enumerate(iterate(items, order, _load, workers=1)):
         item, image, mask = loaded[0]
         answer = answer_image(session, manifest, image)
-        if mask is None:
+        if item.mask is None:
             scorer.update(int(answer.logits.argmax()), item.label)
         else:
-            scorer.update(answer.mask, targets.encode_mask(mask, str(item.mask)))
+            scorer.update(answer.mask, targets.encode_mask(mask, str(item.mask.path)))
         progress(done + 1, len(items))
     scores: Scores = scorer.compute()
     return scores
 
 
 def _load(item: Item) -> tuple[Item, Any, Any]:
-    mask = None if item.mask is None else read_mask(item.mask)
+    mask = None if item.mask is None else item.mask.read()
     return item, read_image(item.image), mask

@@ -18,7 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.answer import answer_mask
 from surgery.artifact.errors import ConfigError, TrainingError
-from surgery.artifact.image import read_mask
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.checkpoint import (
@@ -349,7 +348,7 @@ def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tupl
                 if item.mask is None:
                     scorer.update(int(logit.argmax()), item.label)
                     continue
-                truth = feed.targets.encode_mask(read_mask(item.mask))
+                truth = feed.targets.encode_mask(item.mask.read())
                 size = (truth.shape[1], truth.shape[0])
                 scorer.update(answer_mask(logit, size, output), truth)
     return scorer.compute(), total / max(1, count)

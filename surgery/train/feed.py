@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surgery.artifact.image import input_size, read_image, read_mask, read_size
+from surgery.artifact.image import input_size, read_image, read_size
 from surgery.artifact.manifest import InputSpec
 from surgery.data.loaders import batches, iterate
-from surgery.data.table import Item, Table, hash_file
+from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
 from surgery.data.transforms import make_view
 from surgery.nets.assemble import Model
@@ -180,7 +180,7 @@ class Feed:
         image = read_image(example.item.image)
         mask = None
         if example.item.mask is not None:
-            mask = self.targets.encode_mask(read_mask(example.item.mask))
+            mask = self.targets.encode_mask(example.item.mask.read())
         image, mask = self._view(image, mask, self._seed_of(example), self._is_plain(example))
         record = {"image": _to_tensor(image)}  # (h, w, 3)
         if mask is not None:
@@ -250,7 +250,7 @@ class Feed:
     def _name(self, example: Example) -> str:
         digest = self._digest(example.item)[:40]
         if example.item.mask is not None:
-            digest += f"-{hash_file(example.item.mask)[:16]}"
+            digest += f"-{example.item.mask.digest()[:16]}"
         seeded = example.view > 0 and self.augment != "flip"
         return f"{digest}-{example.view}" + (f"-{self.seed}" if seeded else "")
 

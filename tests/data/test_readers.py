@@ -126,7 +126,7 @@ def test_pairs_are_matched_by_name_whatever_the_ending(data, write_image, write_
     (data / "classes.txt").write_text("\ufeffroad\r\ncar\r\n\r\n", "utf-8")
     table = read_table(data)
     assert (table.task, table.classes) == ("segment", ("road", "car"))
-    found = {item.image.name: item.mask and item.mask.name for item in table.of("train")}
+    found = {item.image.name: item.mask and item.mask.path.name for item in table.of("train")}
     assert found == {
         "a.jpg": "a.png", "b.PNG": "b_mask.png", "c.jpg": "c-mask.gif", "d.x.jpg": "d.x.png", "alone.jpg": None,
     }  # fmt: skip
@@ -139,7 +139,7 @@ def test_an_image_whose_own_name_ends_in_mask_keeps_its_mask(data, write_image, 
         write_mask(f"masks/{stem}.png")
     (data / "classes.txt").write_text("a\nb\n")
     table = read_table(data)
-    assert {item.image.stem: item.mask.stem for item in table.items} == {"gas_mask": "gas_mask", "gas": "gas"}
+    assert {item.image.stem: item.mask.path.stem for item in table.items} == {"gas_mask": "gas_mask", "gas": "gas"}
     assert not table.problems
 
 
