@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -31,6 +31,8 @@ class LabelAnswer(TypedDict):
 
     label: str
     probability: float
+    present: NotRequired[bool]
+    """Only where an image may have several labels: whether this is one of them."""
 
 
 class BoxAnswer(TypedDict):
@@ -58,18 +60,28 @@ def sigmoid(logits: Floats) -> Floats:
 def answer_labels(logits: Floats, output: OutputSpec) -> list[LabelAnswer]:
     """Return every class with its probability, the most probable first.
 
+    Where an image may have several labels, each says whether it is present: its probability is over
+    one half.
+
     Args:
         logits: Shape (c,), one per class.
-        output: What they mean; activation `softmax`.
+        output: What they mean.
 
     Raises:
         StoreError: If the logits do not fit `output`.
         SurgeryError: If a logit is not finite.
     """
     _check(logits, output, dimensions=1)
-    shares = softmax(logits.astype(np.float64))
+    wide = logits.astype(np.float64)
+    shares = sigmoid(wide) if output.multilabel else softmax(wide)
     order = np.argsort(-shares, kind="stable")
-    return [{"label": output.classes[i], "probability": float(shares[i])} for i in order]
+    answers: list[LabelAnswer] = [
+        {"label": output.classes[i], "probability": float(shares[i])} for i in order
+    ]
+    if output.multilabel:
+        for answer in answers:
+            answer["present"] = answer["probability"] > 0.5
+    return answers
 
 
 def answer_mask(logits: Floats, size: tuple[int, int], output: OutputSpec) -> Mask:

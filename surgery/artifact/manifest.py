@@ -72,7 +72,8 @@ class OutputSpec:
     """What the logits mean."""
 
     activation: Activation
-    """`softmax`: one logit per class. `sigmoid`: one logit, classes = (rest, the class)."""
+    """`softmax`: one logit per class. `sigmoid`: of masks one logit, classes = (rest, the class); of
+    images one logit per class, of which several may be present."""
     classes: tuple[str, ...]
     """Names of the classes in the order of the logits."""
     mask_values: tuple[int, ...] = ()
@@ -83,17 +84,20 @@ class OutputSpec:
     @property
     def logits(self) -> int:
         """Number of logits per image or per pixel."""
-        return 1 if self.activation == "sigmoid" else len(self.classes)
+        return 1 if self.activation == "sigmoid" and self.mask_values else len(self.classes)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.activation == "sigmoid" and not self.mask_values
 
     def problems(self, task: str) -> list[str]:
         """Return what is wrong with the values for a task, one line each."""
         found = []
         if len(set(self.classes)) != len(self.classes) or not self.classes:
             found.append("output.classes must be names that differ, one at least")
-        if self.activation == "sigmoid" and len(self.classes) != 2:
-            found.append("output.classes must be two names (rest, class) for 'sigmoid'")
-        if self.activation == "sigmoid" and task != "segment":
-            found.append("output.activation 'sigmoid' is for task 'segment' only")
+        if self.activation == "sigmoid" and task == "segment" and len(self.classes) != 2:
+            found.append("output.classes must be two names (rest, class) for 'sigmoid' masks")
         if task == "segment" and len(self.mask_values) != len(self.classes):
             found.append("output.mask_values must hold one value per class")
         if task == "classify" and self.mask_values:

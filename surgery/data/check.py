@@ -182,7 +182,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 def _learnt(table: Table, target: TargetSpec | None) -> list[Item]:
     """Return the items that take part; images of classes that are not learnt need not be whole."""
-    if target is None or table.task == "segment":
+    if target is None or table.task == "segment" or table.multilabel:
         return list(table.items)
     return [item for item in table.items if item.label is not None and target.indices[item.label] is not None]
 
@@ -206,7 +206,7 @@ def _find_copies(
                 message = f"({item.split}) is the same file as {name} ({judge.split})"
                 leaks.append(Problem("same image in two splits", item.image, message))
                 leaked.add(item.image)
-            elif item.label != judge.label:
+            elif item.truth != judge.truth:
                 message = f"is the same file as {name}, under another class"
                 copies.append(Problem("same image in two classes", item.image, message))
             else:
@@ -253,6 +253,8 @@ def _count_classes(
     for item in items:
         if item.label is not None:
             counts[item.split][item.label] += 1
+        elif item.labels is not None:
+            counts[item.split][list(item.labels)] += 1
         elif item.image in pixels:
             counts[item.split] += pixels[item.image][:size]
     return {split: [int(n) for n in values] for split, values in counts.items()}

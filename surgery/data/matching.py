@@ -28,6 +28,12 @@ def match_targets(manifest: Manifest, table: Table) -> TargetSpec:
             f"{table.root}: lacks classes of {ref}: {', '.join(missing)}",
             f"Its classes: {', '.join(table.classes)}.",
         )
+    if table.multilabel != output.multilabel:
+        raise DataError(
+            f"{table.root}: images of {'several labels' if table.multilabel else 'one label'} each, unlike "
+            f"those {ref} was trained on",
+            "Use data of the same kind.",
+        )
     all_of_masks = manifest.task == "segment" and output.rest is None
     targets = resolve_target(table, () if all_of_masks else chosen, ignored)
     if targets.output != output:

@@ -32,9 +32,9 @@ def draw_val(items: Sequence[Item], share: float, seed: int) -> list[Item]:
     if not 0 < share < 1:
         raise ConfigError(f"val share {share} is not between 0 and 1", "0.2 is usual")
     groups = _group_copies([item for item in items if item.split == "train"])
-    labels = [group[0].label for group in groups]
-    counts = Counter(labels)
-    free = [group for group in groups if counts[group[0].label] > 1]
+    strata = _strata(groups)
+    counts = Counter(strata)
+    free = [group for group, stratum in zip(groups, strata, strict=True) if counts[stratum] > 1]
     if not free:
         raise DataError(
             f"{len(groups)} different training images are too few to draw val from",
@@ -46,7 +46,7 @@ def draw_val(items: Sequence[Item], share: float, seed: int) -> list[Item]:
 
 def describe_split(items: Sequence[Item], share: float, seed: int, whole: bool) -> str:
     """Return the rule of a drawn split in words."""
-    how = "random" if items[0].label is None else "stratified"
+    how = "random" if items[0].truth is None else "stratified"
     percent = round(share * 100)
     if whole:
         return f"{100 - percent}/{percent} {how}, seed {seed}"
@@ -56,7 +56,7 @@ def describe_split(items: Sequence[Item], share: float, seed: int, whole: bool) 
 def _draw(groups: list[list[Item]], share: float, seed: int) -> list[list[Item]]:
     from sklearn.model_selection import train_test_split
 
-    labels = [group[0].label for group in groups]
+    labels = _strata(groups)
     kinds = len(set(labels))
     # Stratifying needs one group of every class on each side.
     count = min(max(round(share * len(groups)), kinds), len(groups) - kinds)
@@ -67,6 +67,18 @@ def _draw(groups: list[list[Item]], share: float, seed: int) -> list[list[Item]]
         stratify=labels if kinds > 1 else None,
     )
     return list(drawn)
+
+
+def _strata(groups: Sequence[list[Item]]) -> list[int]:
+    """Return what each group is stratified by: its label, or of several labels the rarest."""
+    counts = Counter(label for group in groups for label in group[0].labels or ())
+
+    def stratum(item: Item) -> int:
+        if item.labels:
+            return min(item.labels, key=lambda label: (counts[label], label))
+        return -1 if item.label is None else item.label
+
+    return [stratum(group[0]) for group in groups]
 
 
 def _group_copies(items: Sequence[Item]) -> list[list[Item]]:

@@ -46,6 +46,11 @@ class Item:
     labels: tuple[int, ...] | None = None
     """Indices into `Table.classes`, ascending, where an image may have several labels or none."""
 
+    @property
+    def truth(self) -> int | tuple[int, ...] | None:
+        """The label, or all the labels of an image that may have several."""
+        return self.label if self.labels is None else self.labels
+
 
 @dataclass(frozen=True)
 class Table:
@@ -92,7 +97,6 @@ class Table:
         digest = hashlib.sha256(json.dumps([self.task, self.classes]).encode())
         for item in sorted(self.items, key=lambda item: self.relative(item.image)):
             mask = [self.relative(item.mask.path), item.mask.digest()] if item.mask else []
-            label = item.label if item.labels is None else list(item.labels)
-            row = [self.relative(item.image), hash_file(item.image), label, mask, item.split]
+            row = [self.relative(item.image), hash_file(item.image), item.truth, mask, item.split]
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()

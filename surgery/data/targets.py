@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from surgery.artifact.errors import ConfigError, DataError
 from surgery.artifact.manifest import OutputSpec
-from surgery.data.table import Table, Task
+from surgery.data.table import Item, Table, Task
 
 IGNORE = 255
 """Target of a pixel that loss and metrics look away from."""
@@ -65,17 +65,24 @@ class TargetSpec:
     def select(self, table: Table) -> Table:
         """Return the table of what is learnt.
 
-        classify: images of other classes are left out, labels are indices into `output.classes`.
+        classify: images of other classes are left out (where an image may have several labels, the
+            other labels only), labels are indices into `output.classes`.
         segment: the table as it is; `encode_mask` does the work.
         """
         if self.task == "segment":
             return table
+        if table.multilabel:
+            return replace(table, classes=self.output.classes, items=tuple(map(self._relabel, table.items)))
         items = [
             replace(item, label=self.indices[item.label])
             for item in table.items
             if item.label is not None and self.indices[item.label] is not None
         ]
         return replace(table, classes=self.output.classes, items=tuple(items))
+
+    def _relabel(self, item: Item) -> Item:
+        kept = (self.indices[label] for label in item.labels or ())
+        return replace(item, labels=tuple(sorted(label for label in kept if label is not None)))
 
     def describe(self) -> dict[str, Any]:
         """Return everything as plain data, for cache keys and manifests."""
@@ -104,15 +111,16 @@ def resolve_target(table: Table, classes: Sequence[str] = (), ignore: Sequence[s
     if table.task == "segment" and classes:
         return _chosen_against_rest(table, classes, names, values)
     kept = list(dict.fromkeys(classes)) or [name for name in table.classes if name not in names]
-    if len(kept) < 2:
+    fewest = 1 if table.multilabel else 2
+    if len(kept) < fewest:
         raise ConfigError(
-            f"only {len(kept)} class is left to be learnt; two or more are needed",
+            f"only {len(kept)} class is left to be learnt; {('one', 'two')[fewest - 1]} or more are needed",
             f"there are: {', '.join(table.classes)}",
         )
     indices = tuple(kept.index(name) if name in kept else None for name in table.classes)
     mask_values = tuple(table.classes.index(name) for name in kept)
     output = OutputSpec(
-        activation="softmax",
+        activation="sigmoid" if table.multilabel else "softmax",
         classes=tuple(kept),
         mask_values=mask_values if table.task == "segment" else (),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.artifact.answer import answer_labels, answer_mask, softmax
+from surgery.artifact.answer import answer_labels, answer_mask, sigmoid, softmax
 from surgery.artifact.errors import ParityError
 from surgery.artifact.image import prepare_image, read_image
 from surgery.artifact.manifest import Manifest
@@ -55,7 +55,8 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
         worst = max(worst, _require_close(path, "logits", eager, answer.logits))
         apart = max(apart, _require_close(path, "embedding", embedding, answer.embedding))
         if manifest.task == "classify":
-            _require_close(path, "probabilities", softmax(eager), softmax(answer.logits))
+            shares = sigmoid if manifest.output.multilabel else softmax
+            _require_close(path, "probabilities", shares(eager), shares(answer.logits))
         if path == chosen[0]:
             pair, _ = session.run(np.stack([prepared, prepared]))  # (2, h, w, 3)
             _require_close(path, "logits of a batch", np.stack([eager, eager]), pair)
@@ -108,7 +109,11 @@ def _compare_answers(
         ParityError: If one differs that is no tie.
     """
     output = manifest.output
-    if manifest.task == "classify":
+    if output.multilabel:
+        apart = (eager > 0) != (answer.logits > 0)
+        total, unequal = len(apart), int(apart.sum())
+        wrong = int((apart & (np.abs(eager) > bound)).sum())
+    elif manifest.task == "classify":
         same = answer_labels(eager, output)[0]["label"] == answer.labels[0]["label"]
         top = np.sort(eager)[::-1]
         tied = same or top[0] - top[1] <= 2 * bound

@@ -30,13 +30,13 @@ def score_graph(
         targets: How their labels and masks map to the graph's classes.
         progress: Called with (images done, images in all).
     """
-    scorer: Any = make_scorer(manifest.task, manifest.output)
+    scorer: Any = make_scorer(manifest.output)
     order = [[i] for i in range(len(items))]
     for done, loaded in enumerate(iterate(items, order, _load, workers=1)):
         item, image, mask = loaded[0]
         answer = answer_image(session, manifest, image)
         if item.mask is None:
-            scorer.update(int(answer.logits.argmax()), item.label)
+            scorer.update(answer.logits, item.truth)
         else:
             scorer.update(answer.mask, targets.encode_mask(mask, str(item.mask.path)))
         progress(done + 1, len(items))

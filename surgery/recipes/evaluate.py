@@ -52,7 +52,7 @@ def evaluate(ref: str, data: str, split: str, device: str, as_json: bool, skip_b
     for key, value in scores.scores.items():
         print(f"  {key:<16}{value:.4f}")
     print_table(scores.per_class)
-    if manifest.task == "classify" and len(scores.classes) <= SHOWN_CLASSES:
+    if manifest.task == "classify" and scores.confusion and len(scores.classes) <= SHOWN_CLASSES:
         print("  confusion (rows are the truth)")
         print_table(
             {

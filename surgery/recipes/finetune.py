@@ -116,7 +116,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
         config.clip_norm, config.train_bn or config.weights == "random", config.seed, config.keep_checkpoints,
         config.checkpoint_minutes,
     )  # fmt: skip
-    loss = make_loss(task, targets.output.logits, config.label_smoothing)
+    loss = make_loss(targets.output, config.label_smoothing)
     loop = Loop(model, phases, open_feed, loss, options, accelerator, run.folder, report)
     outcome = loop.run(run.resumed)
     accelerator.end_training()

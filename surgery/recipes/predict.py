@@ -132,10 +132,17 @@ def _describe(result: dict[str, Any]) -> str:
     if "error" in result:
         return f"{result['image']}: no answer"
     if "labels" in result:
-        top = result["labels"][0]
-        return f"{result['image']}: {top['label']} {top['probability']:.4f}"
+        found = ", ".join(
+            f"{row['label']} {row['probability']:.4f}" for row in chosen_labels(result["labels"])
+        )
+        return f"{result['image']}: {found or 'none of the labels'}"
     shares = ", ".join(f"{name} {share:.2%}" for name, share in result["pixels"].items())
     return f"{result['image']}: {shares} -> {result['mask']}"
+
+
+def chosen_labels(labels: list[Any]) -> list[Any]:
+    """Return the most probable label, or where an image may have several all that are present."""
+    return [row for row in labels if row["present"]] if "present" in labels[0] else labels[:1]
 
 
 def _write_csv(path: Path, results: list[dict[str, Any]]) -> None:
@@ -145,7 +152,7 @@ def _write_csv(path: Path, results: list[dict[str, Any]]) -> None:
         writer.writerow(["image", "label", *classes])
         for result in results:
             by_class = {row["label"]: row["probability"] for row in result["labels"]}
-            label = result["labels"][0]["label"]
+            label = ";".join(row["label"] for row in chosen_labels(result["labels"]))
             writer.writerow([result["image"], label, *(f"{by_class[name]:.6f}" for name in classes)])
 
 

@@ -337,7 +337,7 @@ def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tupl
     """Return the scores and the mean loss on val, by the answers the service would give."""
     suffix.eval()
     output = feed.targets.output
-    scorer: Any = make_scorer(feed.table.task, output)
+    scorer: Any = make_scorer(output)
     total, count = 0.0, 0
     with torch.inference_mode():
         for batch in feed.validation(batch_size):
@@ -346,7 +346,7 @@ def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tupl
             count += len(batch.items)
             for item, logit in zip(batch.items, logits.float().cpu().numpy(), strict=True):
                 if item.mask is None:
-                    scorer.update(int(logit.argmax()), item.label)
+                    scorer.update(logit, item.truth)
                     continue
                 truth = feed.targets.encode_mask(item.mask.read())
                 size = (truth.shape[1], truth.shape[0])

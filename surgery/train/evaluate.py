@@ -20,7 +20,8 @@ class Scores:
         n: Images.
         scores: Named scores, each a share between 0 and 1.
         per_class: The scores of each class by its name.
-        confusion: Rows are the truth, columns the prediction; images, or pixels for masks.
+        confusion: Rows are the truth, columns the prediction; images, or pixels for masks. Empty where an
+            image may have several labels.
         classes: Names of rows and columns.
     """
 
@@ -32,8 +33,8 @@ class Scores:
 
     @property
     def main(self) -> float:
-        """The score that checkpoints are chosen by: accuracy, or mean IoU."""
-        return self.scores["accuracy"] if "accuracy" in self.scores else self.scores["iou"]
+        """The score that checkpoints are chosen by: mean IoU, mean average precision, or accuracy."""
+        return next(self.scores[name] for name in ("iou", "map", "accuracy") if name in self.scores)
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -59,9 +60,9 @@ class LabelScorer:
         size = len(self.output.classes)
         self.matrix = np.zeros((size, size), np.int64)
 
-    def update(self, predicted: int, truth: int) -> None:
-        """Count one image, by indices of classes."""
-        self.matrix[truth, predicted] += 1
+    def update(self, logits: np.ndarray, truth: int) -> None:
+        """Count one image, from its logits (c,) and the index of its class."""
+        self.matrix[truth, int(logits.argmax())] += 1
 
     def compute(self) -> Scores:
         hits = np.diag(self.matrix).astype(float)
@@ -83,6 +84,60 @@ class LabelScorer:
             "macro_f1": float(f1[seen].mean()) if seen.any() else 0.0,
         }
         return Scores(n, scores, per_class, self.matrix.tolist(), self.output.classes)
+
+
+@dataclass
+class MultiLabelScorer:
+    """Scores of images that may have several labels, or none.
+
+    `map` is the mean over classes of average precision, `macro_f1` the mean of F1 at a probability of
+    one half; classes without a positive image are left out of both (their F1 counts if they are
+    predicted). `micro_f1` counts all labels alike, `accuracy` the images of which every label is right.
+    """
+
+    output: OutputSpec
+    logits: list[np.ndarray] = field(default_factory=list, init=False)
+    truths: list[np.ndarray] = field(default_factory=list, init=False)
+
+    def update(self, logits: np.ndarray, truth: tuple[int, ...]) -> None:
+        """Count one image, from its logits (c,) and the indices of its classes."""
+        present = np.zeros(len(self.output.classes), bool)
+        present[list(truth)] = True
+        self.logits.append(np.asarray(logits, np.float64))
+        self.truths.append(present)
+
+    def compute(self) -> Scores:
+        from sklearn.metrics import average_precision_score
+
+        size = len(self.output.classes)
+        truth = np.array(self.truths, bool).reshape(-1, size)  # (n, c)
+        logits = np.array(self.logits).reshape(-1, size)
+        predicted = logits > 0
+        hits = (truth & predicted).sum(0).astype(float)
+        wanted, found = truth.sum(0), predicted.sum(0)
+        f1 = _share(2 * hits, wanted + found)
+        precision = [
+            float(average_precision_score(truth[:, i], logits[:, i])) if wanted[i] else 0.0
+            for i in range(size)
+        ]
+        per_class = {
+            name: {
+                "average_precision": precision[i],
+                "precision": float(_share(hits, found)[i]),
+                "recall": float(_share(hits, wanted)[i]),
+                "f1": float(f1[i]),
+                "n": int(wanted[i]),
+            }
+            for i, name in enumerate(self.output.classes)
+        }
+        seen, judged = wanted > 0, wanted + found > 0
+        scores = {
+            "map": float(np.mean(precision, where=seen)) if seen.any() else 0.0,
+            "macro_f1": float(f1[judged].mean()) if judged.any() else 0.0,
+            "micro_f1": float(_share(2 * hits.sum(), wanted.sum() + found.sum())),
+            "accuracy": float((truth == predicted).all(1).mean()) if len(truth) else 0.0,
+        }
+        return Scores(len(truth), scores, per_class, [], self.output.classes)
 
 
 @dataclass
@@ -147,9 +202,11 @@ class MaskScorer:
         return Scores(n, scores, per_class, self.matrix.tolist(), self.output.classes)
 
 
-def make_scorer(task: str, output: OutputSpec) -> LabelScorer | MaskScorer:
-    """Return an empty scorer for a task."""
-    return LabelScorer(output) if task == "classify" else MaskScorer(output)
+def make_scorer(output: OutputSpec) -> LabelScorer | MultiLabelScorer | MaskScorer:
+    """Return an empty scorer for what a model answers."""
+    if output.mask_values:
+        return MaskScorer(output)
+    return MultiLabelScorer(output) if output.multilabel else LabelScorer(output)
 
 
 def _overlap(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,8 @@ class Batch:
         items: The n images' rows of the table.
         inputs: `images` (n, h, w, 3) uint8 where nothing is frozen, else the activations by name,
             each (n, c, h, w) float32 and channels last.
-        targets: Classes (n,) int64, or masks (n, h, w) int64 with 255 where the loss looks away.
+        targets: Classes (n,) int64, several classes (n, c) float32 of 0 and 1, or masks (n, h, w) int64
+            with 255 where the loss looks away.
         size: (h, w) of the network's input before padding.
     """
 
@@ -195,7 +196,11 @@ class Feed:
             size = (images.shape[1], images.shape[2])
         else:
             inputs, size = self._gather(loaded)
-        if items[0].mask is None:
+        if self.table.multilabel:
+            targets = torch.zeros(len(items), len(self.targets.output.classes))  # (n, c)
+            for row, item in zip(targets, items, strict=True):
+                row[list(item.labels or ())] = 1
+        elif items[0].mask is None:
             targets = torch.tensor([item.label for item in items])
         else:
             targets = torch.stack([record["target"] for _, record in loaded]).long()

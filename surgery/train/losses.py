@@ -8,21 +8,22 @@ import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgery.artifact.manifest import OutputSpec
 from surgery.data.targets import IGNORE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_loss(task: str, outputs: int, label_smoothing: float) -> Loss:
+def make_loss(output: OutputSpec, label_smoothing: float) -> Loss:
     """Return the loss of a task, a function of logits and targets to a scalar.
 
     Args:
-        task: `classify` or `segment`.
-        outputs: Logits per image or pixel; 1 means a sigmoid.
+        output: What the logits mean.
         label_smoothing: Share of the target spread over all classes (classification).
 
     Returns:
-        For classes, cross-entropy of logits (n, c) and targets (n,). For masks, (binary)
+        For classes, cross-entropy of logits (n, c) and targets (n,); where an image may have several,
+        binary cross-entropy of logits (n, c) and targets (n, c) of 0 and 1. For masks, (binary)
         cross-entropy plus Dice over the batch, of logits (n, c, h, w) and targets (n, h, w), where
         targets of 255 count in neither.
 
@@ -30,8 +31,13 @@ def make_loss(task: str, outputs: int, label_smoothing: float) -> Loss:
         Milletari et al. 2016, arXiv:1606.04797, eq. 3 (Dice); Szegedy et al. 2016,
         arXiv:1512.00567, section 7 (label smoothing).
     """
-    if task == "classify":
-        return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+    if not output.mask_values:
+        return (
+            _labels_loss(label_smoothing)
+            if output.multilabel
+            else nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        )
+    outputs = output.logits
     mode = "binary" if outputs == 1 else "multiclass"
     dice: Loss = smp.losses.DiceLoss(mode, from_logits=True, ignore_index=IGNORE)
 
@@ -47,3 +53,11 @@ def make_loss(task: str, outputs: int, label_smoothing: float) -> Loss:
         return mean + dice(logits, targets)
 
     return masks_loss
+
+
+def _labels_loss(smoothing: float) -> Loss:
+    def labels_loss(logits: Tensor, targets: Tensor) -> Tensor:
+        wanted = targets.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, wanted)
+
+    return labels_loss

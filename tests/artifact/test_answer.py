@@ -56,6 +56,20 @@ def test_labels_fall_in_probability() -> None:
     assert type(answer[0]["probability"]) is float
 
 
+def test_of_several_labels_each_says_whether_it_is_present() -> None:
+    output = OutputSpec("sigmoid", ("ant", "bee", "cow"))
+    assert output.logits == 3
+    assert not output.problems("classify")
+    answer = answer_labels(np.array([-1, 2, np.log(3)], np.float32), output)
+    assert [(each["label"], each["present"]) for each in answer] == [
+        ("bee", True),
+        ("cow", True),
+        ("ant", False),
+    ]
+    assert answer[1]["probability"] == pytest.approx(0.75)
+    assert "present" not in answer_labels(np.zeros(3, np.float32), LABELS)[0]
+
+
 def test_equal_labels_keep_the_order_of_classes() -> None:
     answer = answer_labels(np.zeros(3, np.float32), LABELS)
     assert [each["label"] for each in answer] == ["ant", "bee", "cow"]

@@ -139,7 +139,10 @@ def test_an_image_whose_own_name_ends_in_mask_keeps_its_mask(data, write_image, 
         write_mask(f"masks/{stem}.png")
     (data / "classes.txt").write_text("a\nb\n")
     table = read_table(data)
-    assert {item.image.stem: item.mask.path.stem for item in table.items} == {"gas_mask": "gas_mask", "gas": "gas"}
+    assert {item.image.stem: item.mask.path.stem for item in table.items} == {
+        "gas_mask": "gas_mask",
+        "gas": "gas",
+    }
     assert not table.problems
 
 

@@ -100,3 +100,19 @@ def test_one_label_alone_cannot_be_learnt():
 def test_a_class_that_is_called_rest_stays_itself():
     target = resolve_target(table(classes=("road", "rest")), ("rest",), ())
     assert target.output.classes == ("rest (unnamed)", "rest")
+
+
+def test_of_several_labels_those_left_out_go_and_the_images_stay():
+    items = tuple(
+        Item(Path(f"/d/{i}.png"), None, None, "train", labels)
+        for i, labels in enumerate([(0, 2), (1,), (), (0, 1, 2)])
+    )
+    table = Table("classify", Path("/d"), ("a", "b", "c"), items, "csv", "given", multilabel=True)
+    target = resolve_target(table, classes=("c", "a"))
+    assert (target.output.activation, target.output.classes, target.output.logits) == (
+        "sigmoid",
+        ("c", "a"),
+        2,
+    )
+    assert [item.labels for item in target.select(table).items] == [(0, 1), (), (), (0, 1)]
+    assert resolve_target(table, classes=("b",)).output.multilabel

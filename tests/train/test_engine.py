@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,13 @@ def make_loop(
     dropout: float = 0.3,
     backbone: str = "test_efficientnet",
     head: str | None = None,
+    several: bool = False,
     **options,
 ) -> Loop:
     table = read_table(data)
+    if several:
+        items = tuple(replace(item, label=None, labels=(item.label,)) for item in table.items)
+        table = replace(table, multilabel=True, items=items)
     segment = table.task == "segment"
     targets = resolve_target(table, ("box",) if segment else (), ("void",) if segment else ())
     head = head or ("deconv" if segment else "avg")
@@ -57,7 +62,7 @@ def make_loop(
 
     settings = {"train_bn": False, "keep_checkpoints": "2", "checkpoint_minutes": 60.0} | options
     chosen = Options(5, 1e-2, 0.1, 1.0, seed=3, **settings)
-    loss = make_loss(table.task, outputs, 0.0)
+    loss = make_loss(targets.output, 0.0)
     return Loop(model, phases, open_feed, loss, chosen, accelerator, folder, Reporter())
 
 
@@ -85,6 +90,13 @@ def test_the_cache_changes_no_loss(data, cut, tmp_path, request):
     plain = losses(make_loop(folder, tmp_path / "b", cut, cache_gib=0))
     assert len(cached) == 5
     assert cached == pytest.approx(plain, abs=1e-3)
+
+
+def test_images_with_several_labels_are_learnt(stripes, tmp_path):
+    loop = make_loop(stripes, tmp_path / "a", 0, several=True, epochs=8, lr=1e-2)
+    outcome = loop.run(resume=False)
+    assert set(outcome.before) == {"map", "macro_f1", "micro_f1", "accuracy"}
+    assert max(row["val"]["map"] for row in outcome.history) > 0.9
 
 
 def test_a_cache_that_holds_a_part_gives_the_very_same_run(boxes, tmp_path, monkeypatch):

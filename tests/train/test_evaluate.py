@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, jaccard_score
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from surgery.artifact.manifest import OutputSpec
-from surgery.train.evaluate import LabelScorer, MaskScorer
+from surgery.train.evaluate import LabelScorer, MaskScorer, MultiLabelScorer
 
 CAR = OutputSpec("sigmoid", ("rest", "car"), (0, 1), "rest")
 STREET = OutputSpec("softmax", ("sky", "road", "car"), (0, 3, 8))
@@ -18,13 +18,32 @@ def test_labels_agree_with_scikit_learn():
     truth, predicted = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
     scorer = LabelScorer(OutputSpec("softmax", ("a", "b", "c", "d", "never")))
     for t, p in zip(truth, predicted, strict=True):
-        scorer.update(int(p), int(t))
+        scorer.update(np.eye(5)[p], int(t))
     found = scorer.compute()
     assert found.scores["accuracy"] == pytest.approx((truth == predicted).mean())
     assert found.scores["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
     assert found.n == 60
     assert np.array(found.confusion).sum() == 60
     assert found.confusion[0][1] == int(((truth == 0) & (predicted == 1)).sum())
+
+
+def test_several_labels_agree_with_scikit_learn():
+    rng = np.random.default_rng(3)
+    truth, logits = rng.random((50, 4)) < 0.3, rng.normal(size=(50, 4))
+    truth[:, 3] = False
+    scorer = MultiLabelScorer(OutputSpec("sigmoid", ("a", "b", "c", "never")))
+    for wanted, row in zip(truth, logits, strict=True):
+        scorer.update(row, tuple(np.flatnonzero(wanted)))
+    found = scorer.compute()
+    assert found.n == 50
+    assert found.main == found.scores["map"]
+    assert found.scores["map"] == pytest.approx(average_precision_score(truth[:, :3], logits[:, :3]))
+    assert found.scores["macro_f1"] == pytest.approx(
+        f1_score(truth, logits > 0, average="macro", zero_division=0)
+    )
+    assert found.scores["micro_f1"] == pytest.approx(f1_score(truth, logits > 0, average="micro"))
+    assert found.scores["accuracy"] == pytest.approx((truth == (logits > 0)).all(1).mean())
+    assert found.per_class["b"]["n"] == truth[:, 1].sum()
 
 
 def test_one_class_masks_ignore_what_is_void():
