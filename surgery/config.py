@@ -14,6 +14,11 @@ TASKS = ("classify", "segment")
 STRATEGIES = ("random", "full", "frozen", "partial", "gradual")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
+OPTIMIZERS = ("adamw", "nadamw", "sgd", "lion")
+LABEL_LOSSES = ("ce", "focal")
+MASK_LOSSES = ("ce", "focal", "dice", "lovasz")
+SAMPLERS = ("uniform", "balanced")
+CLASS_WEIGHTS = ("none", "balanced")
 DEPENDENTS = {
     "data": ("task", "image_size"),
     "backbone": ("stages", "freeze_through"),
@@ -81,6 +86,28 @@ class FinetuneConfig:
     """Share of the target spread over all classes (classification), 0–1."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
+    loss: str | None = None
+    """`ce` or `focal`; for masks also `dice` and `lovasz`, and sums such as `ce+lovasz`. None is `ce` for
+    classification and `ce+dice` for masks."""
+    class_weights: str = "none"
+    """`balanced`: rare classes count more in `ce` and `focal`, by their frequency in train."""
+    sampler: str = "uniform"
+    """`balanced`: images are drawn so that the classes are equally frequent (classification)."""
+    mixup: float = 0.0
+    """Mixup's alpha (classification); 0 is none, 0.2 is usual."""
+    cutmix: float = 0.0
+    """CutMix's alpha (classification); 0 is none, 1 is usual."""
+    optimizer: str = "adamw"
+    """`adamw`, `nadamw`, `sgd` (Nesterov, momentum 0.9) or `lion`."""
+    layer_decay: float = 1.0
+    """Rate of a backbone stage as a share of the next one's, 0–1; 1 gives all the same."""
+    accumulate: int = 1
+    """Batches whose gradients make one step together."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is then what is scored and stored; 0 is none, 0.99
+    to 0.9999 are usual."""
+    recompute: bool = False
+    """Gradient checkpointing: keep less of the backbone in memory and compute it twice."""
     patience: int | None = None
     """Epochs without a better validation score before a phase ends; None never ends early,
     except the first phase of `gradual` (5)."""
@@ -125,6 +152,9 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("device", DEVICES)
     one_of("precision", PRECISIONS)
     one_of("augment", ("auto", *AUGMENTATIONS))
+    one_of("optimizer", OPTIMIZERS)
+    one_of("sampler", SAMPLERS)
+    one_of("class_weights", CLASS_WEIGHTS)
     within("val_share", 0.01, 0.9)
     within("dropout", 0.0, 0.95)
     within("warmup_share", 0.0, 0.9)
@@ -136,6 +166,11 @@ def _problems(config: FinetuneConfig) -> list[str]:
     within("backbone_lr_share", 0.0, 10.0)
     within("weight_decay", 0.0, 10.0)
     within("clip_norm", 1e-6, 1e6)
+    within("mixup", 0.0, 100.0)
+    within("cutmix", 0.0, 100.0)
+    within("layer_decay", 0.01, 1.0)
+    within("accumulate", 1, 65_536)
+    within("ema", 0.0, 0.999999)
     within("patience", 1, 100_000)
     within("cache_gib", 0.0, 1e6)
     within("workers", 1, 256)
@@ -145,6 +180,9 @@ def _problems(config: FinetuneConfig) -> list[str]:
     keep = config.keep_checkpoints
     if keep != "all" and not (keep.isdecimal() and int(keep) >= 1):
         found.append(f"--keep-checkpoints {keep!r} is neither a number from 1 on nor `all`")
+    for part in config.loss.split("+") if config.loss is not None else ():
+        if part not in MASK_LOSSES:
+            found.append(f"--loss {config.loss!r}: {part!r} is not one of {', '.join(MASK_LOSSES)}")
     if config.freeze_through is not None and config.strategy != "partial":
         found.append(f"--freeze-through goes with --strategy partial, not {config.strategy}")
     if config.strategy == "random" and config.weights not in ("imagenet", "random"):
@@ -154,6 +192,26 @@ def _problems(config: FinetuneConfig) -> list[str]:
 
 def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
+
+
+def check_task(config: FinetuneConfig, task: str) -> None:
+    """Refuse options that the task does not know.
+
+    Raises:
+        ConfigError: With all of them.
+    """
+    found = []
+    if task == "segment":
+        given = [field for field in ("label_smoothing", "mixup", "cutmix") if getattr(config, field)]
+        found += [f"{_flag(field)} is for classification" for field in given]
+        if config.sampler != "uniform":
+            found.append(f"--sampler {config.sampler} is for classification; masks have --class-weights")
+    elif config.loss is not None and config.loss not in LABEL_LOSSES:
+        found.append(f"--loss {config.loss} is for masks; labels have {', '.join(LABEL_LOSSES)}")
+    if config.class_weights != "none" and config.loss and not {"ce", "focal"} & set(config.loss.split("+")):
+        found.append(f"--class-weights {config.class_weights}: --loss {config.loss} weighs no class")
+    if found:
+        raise ConfigError("\n".join(found), "Leave these out.")
 
 
 def parse_size(text: str) -> tuple[int, int]:

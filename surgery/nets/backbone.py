@@ -12,6 +12,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from surgery.artifact.errors import ConfigError, WeightsError
 from surgery.nets.catalogue import unknown_backbone
@@ -38,6 +39,8 @@ class Backbone(nn.Module):
         fixed_size: Side of the only input that it takes; None: any.
         pyramid: Indices of the stages with strictly rising strides, shallow to deep.
         stages: Stage k maps the state after stage k-1 to the state after stage k.
+        recompute: In training, keep only what passes between stages and compute the rest again on the way
+            back (Chen et al. 2016, arXiv:1604.06174): less memory, about a third more time.
     """
 
     def __init__(self, name: str, stages: list[Stage], info: tuple[StageInfo, ...]) -> None:
@@ -52,6 +55,7 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.first_trainable = 0
         self.train_bn = False
+        self.recompute = False
 
     def run(self, x: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run stages start … stop-1.
@@ -69,7 +73,10 @@ class Backbone(nn.Module):
         """
         features = []
         for stage in self.stages[start:stop]:
-            x, feature = stage(x)
+            if self.recompute and self.training and torch.is_grad_enabled():
+                x, feature = checkpoint(stage, x, use_reentrant=False)
+            else:
+                x, feature = stage(x)
             features.append(feature)
         return x, features
 

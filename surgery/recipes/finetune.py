@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.artifact.errors import ConfigError, SurgeryError
+from surgery.artifact.errors import SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
-from surgery.config import FinetuneConfig
+from surgery.config import FinetuneConfig, check_task
 
 if TYPE_CHECKING:
     from surgery.artifact.manifest import InputSpec
@@ -108,15 +108,19 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
             model, first, table, spec, targets, config.augment,
             config.views if first > 0 else 0,
             config.seed, accelerator.device, config.workers, config.cache_gib,
-            accelerator.mixed_precision, accelerator.autocast,
+            accelerator.mixed_precision, accelerator.autocast, config.sampler,
         )  # fmt: skip
 
     options = Options(
         config.batch_size or 1, config.weight_decay, config.warmup_share,
         config.clip_norm, config.train_bn or config.weights == "random", config.seed, config.keep_checkpoints,
-        config.checkpoint_minutes,
+        config.checkpoint_minutes, config.optimizer, config.layer_decay, config.accumulate, config.ema,
+        config.mixup, config.cutmix,
     )  # fmt: skip
-    loss = make_loss(targets.output, config.label_smoothing)
+    model.backbone.recompute = config.recompute
+    loss = make_loss(
+        targets.output, config.label_smoothing, config.loss, weigh(config, table, targets, report)
+    )
     loop = Loop(model, phases, open_feed, loss, options, accelerator, run.folder, report)
     outcome = loop.run(run.resumed)
     accelerator.end_training()
@@ -132,6 +136,20 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     return stored
 
 
+def weigh(config: FinetuneConfig, table: Table, targets: TargetSpec, report: Reporter) -> list[float] | None:
+    """Return how much each class counts in the loss, or None where all count the same."""
+    if config.class_weights == "none":
+        return None
+    from surgery.data.balance import balanced_weights
+
+    with report.task("counting classes") as task:
+        weights = balanced_weights(table, targets, task.update)
+    names = targets.output.classes[-len(weights) :]
+    pairs = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True))
+    report.line(f"class weights: {pairs}")
+    return weights
+
+
 def prepare_model(
     config: FinetuneConfig, table: Table, targets: TargetSpec
 ) -> tuple[Model, LoadedWeights, FinetuneConfig]:
@@ -143,8 +161,7 @@ def prepare_model(
     head = config.head or DEFAULT_HEAD[table.task]
     augment = DEFAULT_AUGMENT[table.task] if config.augment == "auto" else config.augment
     config = dataclasses.replace(config, task=table.task, head=head, augment=augment, weights=source)
-    if table.task == "segment" and config.label_smoothing:
-        raise ConfigError("--label-smoothing is for classification", "Leave it out for masks.")
+    check_task(config, table.task)
     weights = load_weights(config.backbone, source)
     model = build_model(
         config.backbone, head, table.task, targets.output.logits, config.stages or None,

@@ -34,6 +34,7 @@ class Progress:
         since_best: Epochs of the phase without a better score.
         history: One row an epoch.
         seconds: Seconds trained so far.
+        updates: Steps of the optimizer in the phase.
     """
 
     phase: int = 0
@@ -47,6 +48,7 @@ class Progress:
     since_best: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    updates: int = 0
 
 
 def save_checkpoint(
@@ -55,6 +57,7 @@ def save_checkpoint(
     weights: dict[str, Tensor],
     optimizer: torch.optim.Optimizer | None,
     keep: str,
+    average: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint and drop the oldest ones.
 
@@ -64,6 +67,7 @@ def save_checkpoint(
         weights: The tensors that training changes, by their key in the model.
         optimizer: Its moments are kept too; None between phases.
         keep: How many checkpoints stay, or `all`.
+        average: The moving average of the weights, if there is one.
 
     Raises:
         DiskFullError: If there is no room; older checkpoints stay.
@@ -72,6 +76,7 @@ def save_checkpoint(
     if optimizer is not None:
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": tensor for key, tensor in values.items()}
+    tensors |= {f"average/{key}": tensor for key, tensor in (average or {}).items()}
     tensors["rng/cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -83,13 +88,19 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: dict[str, Tensor] | None = None,
+) -> Progress:
     """Put a checkpoint's tensors back and return where the run was.
 
     Args:
         path: A file written by `save_checkpoint`.
         model: Gets the weights; tensors the checkpoint lacks are left alone.
         optimizer: Gets the moments, and torch its random state, if given.
+        average: The tensors of the moving average, which are overwritten.
     """
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
@@ -102,6 +113,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             elif kind == "optimizer":
                 index, _, name = rest.partition("/")
                 moments.setdefault(int(index), {})[name] = file.get_tensor(key)
+            elif kind == "average" and average is not None:
+                average[rest].copy_(file.get_tensor(key))
         restore_weights(model, weights)
         if optimizer is not None:
             state = optimizer.state_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from surgery.artifact.answer import answer_mask
 from surgery.artifact.errors import ConfigError, TrainingError
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
+from surgery.train.average import Average
 from surgery.train.checkpoint import (
     Progress,
     best_checkpoint,
@@ -34,6 +36,8 @@ from surgery.train.evaluate import Scores, make_scorer
 from surgery.train.feed import Batch, Feed, Suffix
 from surgery.train.interrupt import raise_if_requested, stop_requested
 from surgery.train.losses import Loss
+from surgery.train.mixing import mix, mixed_loss
+from surgery.train.optimizers import make_optimizer
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase, learning_rate
 
@@ -43,7 +47,7 @@ class Options:
     """How the loop runs, whatever it trains.
 
     Attributes:
-        batch_size: Images per step.
+        batch_size: Images per batch.
         weight_decay: AdamW's, for weights of two and more dimensions.
         warmup_share: Share of a phase's steps with a rising rate.
         clip_norm: Largest norm of the gradient.
@@ -51,6 +55,11 @@ class Options:
         seed: Seed of dropout; order and views are the feed's.
         keep_checkpoints: A number or `all`.
         checkpoint_minutes: Longest time without a checkpoint.
+        optimizer: One of `config.OPTIMIZERS`.
+        layer_decay: Rate of a stage as a share of the next one's.
+        accumulate: Batches whose gradients are added up for one step.
+        ema: Decay of the moving average of the weights, which is then what is scored and kept; 0 for none.
+        mixup, cutmix: Alphas of Mixup and CutMix (labels); 0 for none.
     """
 
     batch_size: int
@@ -61,6 +70,12 @@ class Options:
     seed: int
     keep_checkpoints: str
     checkpoint_minutes: float
+    optimizer: str = "adamw"
+    layer_decay: float = 1.0
+    accumulate: int = 1
+    ema: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +183,7 @@ class Loop:
             self._run_phase(progress, newest)
             newest = None
             progress.phase, progress.phase_epoch, progress.since_best = progress.phase + 1, 0, 0
+            progress.updates = 0
         self._restore_best(progress)
         self.model.eval()
         fast = self.accelerator.mixed_precision
@@ -185,14 +201,18 @@ class Loop:
         clock = _Clock()
         set_trainable(self.model.backbone, phase.first, self.options.train_bn)
         feed = self.open_feed(phase.first)
-        optimizer = make_optimizer(self.model, phase, self.options.weight_decay)
-        torch.manual_seed(self.options.seed * 1000 + progress.phase)
-        if newest:
-            load_checkpoint(newest, self.model, optimizer)
-        elif progress.phase > 0:
+        options = self.options
+        optimizer = make_optimizer(
+            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay
+        )
+        torch.manual_seed(options.seed * 1000 + progress.phase)
+        if progress.phase > 0 and not newest:
             self._restore_best(progress)
+        average = Average(self._weights(), options.ema) if options.ema else None
+        if newest:
+            load_checkpoint(newest, self.model, optimizer, average.tensors if average else None)
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
-        state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock, self.model.head)
+        state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock, self.model.head, average)
         try:
             self._fill(feed)
             if not progress.history:
@@ -218,19 +238,24 @@ class Loop:
     def _run_epoch(self, progress: Progress, state: _PhaseState) -> None:
         phase, options = state.phase, self.options
         order = state.feed.order(progress.epoch, options.batch_size)
-        steps, total = len(order), len(order) * phase.epochs
+        steps, updates = len(order), -(-len(order) // options.accumulate)
         self.model.train()
         saved = time.monotonic()
         name = f"epoch {progress.epoch + 1}/{sum(p.epochs for p in self.phases)} {phase.name}"
         with self.report.task(name) as task:
             stream = state.feed.epoch(progress.epoch, options.batch_size, progress.step)
             for batch in stream:
-                done = progress.phase_epoch * steps + progress.step
-                share = learning_rate(done, total, options.warmup_share)
-                progress.loss_sum += self._step(batch, state, share, progress)
+                done = progress.phase_epoch * updates + progress.step // options.accumulate
+                share = learning_rate(done, updates * phase.epochs, options.warmup_share)
+                first = progress.step - progress.step % options.accumulate
+                group = min(options.accumulate, steps - first)
+                progress.loss_sum += self._step(batch, state, share, progress, group)
                 progress.step += 1
                 loss = progress.loss_sum / progress.step
                 task.update(progress.step, steps, loss=loss, lr=phase.lr * share)
+                if progress.step < first + group:
+                    continue  # a checkpoint holds no gradients
+                self._update(progress, state)
                 overdue = time.monotonic() - saved > options.checkpoint_minutes * 60
                 if overdue or stop_requested():
                     self._save(progress, state)
@@ -242,12 +267,22 @@ class Loop:
         self._validate(progress, state, loss)
         self._save(progress, state)
 
-    def _step(self, batch: Batch, state: _PhaseState, share: float, progress: Progress) -> float:
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * share
+    def _step(
+        self, batch: Batch, state: _PhaseState, share: float, progress: Progress, group: int = 1
+    ) -> float:
+        """Add the gradients of one batch, of `group` that make an update; return its loss."""
+        options = self.options
+        for settings in state.optimizer.param_groups:
+            settings["lr"] = settings["peak_lr"] * share
         for norm in state.norms:  # one image with a map of one position has no variance to learn from
             norm.train(len(batch.items) > 1)
-        loss = self.loss(state.suffix(batch.inputs, batch.size), batch.targets)
+        if (options.mixup or options.cutmix) and len(batch.items) > 1:
+            seed = (options.seed, progress.epoch, progress.step)
+            mixed, others, kept = mix(batch, options.mixup, options.cutmix, seed)
+            logits = state.suffix(mixed.inputs, mixed.size)
+            loss = mixed_loss(self.loss, logits, batch.targets, others, kept)
+        else:
+            loss = self.loss(state.suffix(batch.inputs, batch.size), batch.targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             files = ", ".join(item.image.name for item in batch.items[:8])
@@ -256,13 +291,22 @@ class Loop:
                 f"images of the batch: {files}",
                 "Lower --lr, look at these images, or use --precision fp32. The best checkpoint is kept.",
             )
-        self.accelerator.backward(loss)
+        self.accelerator.backward(loss / group)
+        return value
+
+    def _update(self, progress: Progress, state: _PhaseState) -> None:
         self.accelerator.clip_grad_norm_(state.learning, self.options.clip_norm)
         state.prepared.step()
         state.prepared.zero_grad()
-        return value
+        if state.average:
+            state.average.update(progress.updates)
+        progress.updates += 1
 
     def _validate(self, progress: Progress, state: _PhaseState, train_loss: float | None) -> None:
+        with state.average.in_place() if state.average else nullcontext():
+            self._score(progress, state, train_loss)
+
+    def _score(self, progress: Progress, state: _PhaseState, train_loss: float | None) -> None:
         scores, loss = validate(state.suffix, state.feed, self.loss, self.options.batch_size)
         better = progress.best is None or (scores.main, -loss) > (progress.best, -progress.best_loss)
         row = {
@@ -290,7 +334,8 @@ class Loop:
         progress.seconds = state.clock.total(progress)
         state.clock.restart()
         keep = self.options.keep_checkpoints
-        save_checkpoint(self.checkpoints, progress, self._weights(), state.optimizer, keep)
+        average = state.average.tensors if state.average else None
+        save_checkpoint(self.checkpoints, progress, self._weights(), state.optimizer, keep, average)
 
     def _restore_best(self, progress: Progress) -> None:
         restore_weights(self.model, load_tensors(best_checkpoint(self.checkpoints, progress.best_epoch)))
@@ -309,6 +354,7 @@ class _PhaseState:
     prepared: Any
     clock: _Clock
     head: nn.Module
+    average: Average | None
 
     @cached_property
     def norms(self) -> list[nn.Module]:
@@ -352,23 +398,6 @@ def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tupl
                 size = (truth.shape[1], truth.shape[0])
                 scorer.update(answer_mask(logit, size, output), truth)
     return scorer.compute(), total / max(1, count)
-
-
-def make_optimizer(model: Model, phase: Phase, weight_decay: float) -> torch.optim.Optimizer:
-    """Return AdamW over what a phase trains; biases, norms and scalars are not decayed.
-
-    References:
-        Loshchilov & Hutter 2019, arXiv:1711.05101.
-    """
-    groups = []
-    for module, lr in ((model.head, phase.lr), (model.backbone, phase.backbone_lr)):
-        learning = [p for p in module.parameters() if p.requires_grad]
-        for matrices in (True, False):
-            chosen = [p for p in learning if (p.ndim > 1) == matrices]
-            decay = weight_decay if matrices else 0.0
-            if chosen:
-                groups.append({"params": chosen, "peak_lr": lr, "lr": lr, "weight_decay": decay})
-    return torch.optim.AdamW(groups)
 
 
 def learnt_keys(model: Model, first: int) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from surgery.artifact.image import input_size, read_image, read_size
 from surgery.artifact.manifest import InputSpec
+from surgery.data.balance import draw_balanced
 from surgery.data.loaders import batches, iterate
 from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
@@ -75,6 +76,8 @@ class Feed:
         cache_gib: Bound on the activation cache, GiB; 0 turns it off.
         precision: Precision of the frozen part, part of the cache's key.
         autocast: Context that the frozen part runs in.
+        sampler: `uniform`: each image once an epoch. `balanced`: as many, drawn so that the classes are
+            equally frequent (labels).
     """
 
     model: Model
@@ -90,6 +93,7 @@ class Feed:
     cache_gib: float
     precision: str = "fp32"
     autocast: Callable[[], Any] = nullcontext
+    sampler: str = "uniform"
     cache: ActivationCache | None = field(default=None, init=False)
     plan: CachePlan | None = field(default=None, init=False)
 
@@ -152,8 +156,12 @@ class Feed:
 
     def order(self, epoch: int, batch_size: int) -> list[list[int]]:
         """Return the training images of each step of an epoch, as indices."""
-        sizes = [self._size(item) for item in self._train]
-        return batches(sizes, batch_size, self.seed, epoch, shuffle=True)
+        chosen = list(range(len(self._train)))
+        if self.sampler == "balanced":
+            chosen = draw_balanced(self._train, self.seed, epoch)
+        sizes = [self._size(self._train[index]) for index in chosen]
+        parts = batches(sizes, batch_size, self.seed, epoch, shuffle=True)
+        return [[chosen[i] for i in part] for part in parts]
 
     def validation(self, batch_size: int) -> Iterator[Batch]:
         """Yield the validation images as the service would see them, in the table's order by size."""

@@ -84,7 +84,8 @@ def _find_unfinished(name: str) -> Path | None:
 
 def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str, weights_sha256: str | None) -> None:
     values = json.loads((folder / RUN_FILE).read_text("utf-8"))
-    mine, theirs = to_dict(config), values["config"]
+    # A run that an older version started knows none of the newer fields: they were as they are by default.
+    mine, theirs = to_dict(config), to_dict(FinetuneConfig(config.data, config.name)) | values["config"]
     changed = [
         f"{key}: the run has {theirs.get(key)!r}, the command {mine[key]!r}"
         for key in mine

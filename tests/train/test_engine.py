@@ -21,6 +21,7 @@ from surgery.train.checkpoint import load_tensors
 from surgery.train.engine import Loop, Options, make_accelerator
 from surgery.train.feed import Feed
 from surgery.train.losses import make_loss
+from surgery.train.optimizers import make_optimizer
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase
 
@@ -37,6 +38,8 @@ def make_loop(
     backbone: str = "test_efficientnet",
     head: str | None = None,
     several: bool = False,
+    sampler: str = "uniform",
+    batch_size: int = 5,
     **options,
 ) -> Loop:
     table = read_table(data)
@@ -57,11 +60,12 @@ def make_loop(
         kept = views if first else 0
         augment = "flip" if segment else "light"
         return Feed(
-            model, first, table, spec, targets, augment, kept, 7, torch.device("cpu"), 2, cache_gib
+            model, first, table, spec, targets, augment, kept, 7, torch.device("cpu"), 2, cache_gib,
+            sampler=sampler,
         )  # fmt: skip
 
     settings = {"train_bn": False, "keep_checkpoints": "2", "checkpoint_minutes": 60.0} | options
-    chosen = Options(5, 1e-2, 0.1, 1.0, seed=3, **settings)
+    chosen = Options(batch_size, 1e-2, 0.1, 1.0, seed=3, **settings)
     loss = make_loss(targets.output, 0.0)
     return Loop(model, phases, open_feed, loss, chosen, accelerator, folder, Reporter())
 
@@ -166,11 +170,30 @@ def test_the_model_ends_with_the_best_weights_not_the_last(stripes, tmp_path):
     assert all(torch.equal(now[key], kept[key]) for key in kept)
 
 
-@pytest.mark.parametrize(("firsts", "stop_after"), [((6,), 2), ((6,), 5), ((6, 3), 13), ((0,), 7)])
+EVERYTHING = {
+    "accumulate": 2,
+    "ema": 0.9,
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "optimizer": "sgd",
+    "sampler": "balanced",
+}
+
+
+@pytest.mark.parametrize(
+    ("firsts", "stop_after", "more"),
+    [
+        ((6,), 2, {}),
+        ((6,), 5, {"optimizer": "lion"}),
+        ((6, 3), 13, {"optimizer": "nadamw"}),
+        ((0,), 7, {}),
+        ((6, 3), 12, EVERYTHING),
+    ],
+)
 def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
-    firsts, stop_after, stripes, tmp_path, monkeypatch
+    firsts, stop_after, more, stripes, tmp_path, monkeypatch
 ):
-    undisturbed = make_loop(stripes, tmp_path / "a", *firsts)
+    undisturbed = make_loop(stripes, tmp_path / "a", *firsts, **more)
     undisturbed.run(resume=False)
     steps = []
     step = Loop._step
@@ -189,13 +212,62 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
 
         patch.setattr(engine, "raise_if_requested", raise_then)
         with pytest.raises(KeyboardInterrupt):
-            make_loop(stripes, tmp_path / "b", *firsts).run(resume=False)
+            make_loop(stripes, tmp_path / "b", *firsts, **more).run(resume=False)
     torch.rand(17)  # another process would have another random state
-    resumed = make_loop(stripes, tmp_path / "b", *firsts)
+    resumed = make_loop(stripes, tmp_path / "b", *firsts, **more)
     outcome = resumed.run(resume=True)
     assert same(state(resumed.model), state(undisturbed.model))
     assert len(steps) == stop_after
     assert [row["epoch"] for row in outcome.history] == list(range(len(outcome.history)))
+
+
+def test_batches_that_make_one_step_together_train_like_one_large_batch(stripes, tmp_path):
+    large = make_loop(stripes, tmp_path / "a", 4, batch_size=8, dropout=0)
+    small = make_loop(stripes, tmp_path / "b", 4, batch_size=2, accumulate=4, dropout=0)
+    assert losses(small) == pytest.approx(losses(large), abs=1e-5)
+    apart = make_loop(stripes, tmp_path / "c", 4, batch_size=2, dropout=0)
+    assert losses(apart) != pytest.approx(losses(large), abs=1e-3)
+
+
+def test_the_average_is_what_is_scored_and_kept(stripes, tmp_path):
+    plain = make_loop(stripes, tmp_path / "a", 6, lr=0.05, epochs=3)
+    plain.run(resume=False)
+    loop = make_loop(stripes, tmp_path / "b", 6, lr=0.05, epochs=3, ema=0.999)
+    seen = []
+    save = Loop._save
+
+    def spy(self, progress, state):
+        live = {key: value.clone() for key, value in self._weights().items()}
+        seen.append((live, {key: value.clone() for key, value in state.average.tensors.items()}))
+        save(self, progress, state)
+
+    loop._save = spy.__get__(loop)
+    outcome = loop.run(resume=False)
+    last_live, last_average = seen[-1]
+    assert any(not torch.equal(last_live[key], last_average[key]) for key in last_live)
+    best = seen[outcome.best_epoch][1]
+    kept = {key: loop.model.state_dict()[key] for key in best}
+    assert same(kept, best)
+
+
+def test_the_same_rate_for_all_or_less_further_down(stripes, tmp_path):
+    loop = make_loop(stripes, tmp_path / "a", 0, layer_decay=0.5)
+    optimizer = make_optimizer(loop.model, loop.phases[0], 0.1, "adamw", 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for k, stage in enumerate(loop.model.backbone.stages):
+        assert {rates[id(p)] for p in stage.parameters()} == {1e-4 * 0.5 ** (5 - k)}
+    assert {rates[id(p)] for p in loop.model.head.parameters()} == {1e-3}
+    decays = {
+        group["weight_decay"] for group in optimizer.param_groups for p in group["params"] if p.ndim == 1
+    }
+    assert decays == {0.0}
+
+
+def test_what_is_computed_twice_trains_alike(stripes, tmp_path):
+    kept = make_loop(stripes, tmp_path / "a", 2)
+    twice = make_loop(stripes, tmp_path / "b", 2)
+    twice.model.backbone.recompute = True
+    assert losses(twice) == pytest.approx(losses(kept), abs=1e-6)
 
 
 def test_old_checkpoints_go_the_best_stays(stripes, tmp_path):

@@ -66,3 +66,52 @@ def test_a_perfect_mask_costs_nothing():
     targets = torch.randint(0, 2, (1, 8, 8))
     logits = (40.0 * targets - 20.0)[:, None]
     assert make_loss(MASKS[1], 0.0)(logits, targets).item() < 1e-3
+
+
+def test_weights_count_by_the_true_class():
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
+    weights = [1.0, 5.0, 0.5]
+    wanted = torch.nn.CrossEntropyLoss(torch.tensor(weights))(logits, targets)
+    assert make_loss(LABELS, weights=weights)(logits, targets).item() == pytest.approx(
+        wanted.item(), abs=1e-6
+    )
+    several = torch.randint(0, 2, (6, 3)).float()
+    wanted = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weights))(logits, several)
+    assert make_loss(SEVERAL, weights=weights)(logits, several).item() == pytest.approx(
+        wanted.item(), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("name", ["ce", "focal", "dice", "lovasz", "focal+lovasz"])
+def test_every_loss_of_masks_ignores_and_falls_to_zero(name, outputs):
+    loss = make_loss(MASKS[outputs], name=name)
+    torch.manual_seed(1)
+    targets = torch.randint(0, max(2, outputs), (2, 4, 6))
+    right = 60.0 * torch.nn.functional.one_hot(targets, max(2, outputs)).movedim(-1, 1).float() - 30
+    right = right[:, 1:] if outputs == 1 else right
+    assert loss(right, targets).item() == pytest.approx(0, abs=1e-3)
+    assert loss(-right, targets).item() > 0.3
+    logits = torch.randn(2, outputs, 4, 6)
+    halved = loss(logits[:, :, :2], targets[:, :2])
+    targets[:, 2:] = IGNORE
+    assert loss(logits, targets).item() == pytest.approx(halved.item(), abs=1e-6)
+    logits.requires_grad_()
+    loss(logits, torch.full((2, 4, 6), IGNORE)).backward()
+    assert logits.grad.abs().max() == 0
+
+
+def test_the_focal_loss_of_one_label():
+    logits = torch.tensor([[math.log(3.0), 0.0, -40.0]])  # 3/4, 1/4, 0
+    for truth, share in ((0, 0.75), (1, 0.25)):
+        wanted = -((1 - share) ** 2) * math.log(share)
+        found = make_loss(LABELS, name="focal")(logits, torch.tensor([truth])).item()
+        assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_lovasz_of_hard_masks_is_one_minus_iou():
+    targets = torch.tensor([[[1, 1, 1, 0, 0, 0]]])
+    found = torch.tensor([[[1, 1, 0, 1, 0, 0]]])  # 2 of 4
+    logits = torch.stack([1 - found, found], 1) * 200.0
+    output = OutputSpec("softmax", ("rest", "car"), (0, 1))
+    assert make_loss(output, name="lovasz")(logits, targets).item() == pytest.approx(0.5, abs=1e-4)
