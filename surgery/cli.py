@@ -62,12 +62,13 @@ def finetune(
     head: Annotated[str | None, option(MODEL, "avg, max, avgmax, gem; deconv, fpn, unet, …")] = None,
     stages: Annotated[Names, Parameter(group=MODEL, help="Stages that the head reads.")] = None,
     dropout: Annotated[float | None, option(MODEL, "Dropout in the head.")] = None,
+    test_flips: Annotated[bool | None, option(MODEL, "Answer from an image and its mirror image.")] = None,
     strategy: Annotated[str | None, option(MODEL, "random, full, frozen, partial or gradual.")] = None,
     freeze_through: Annotated[str | None, option(MODEL, "Last frozen stage of partial.")] = None,
     train_bn: Annotated[bool | None, option(MODEL, "Unfrozen batch norm updates its statistics.")] = None,
     epochs: Annotated[int | None, option(TRAINING, "Passes over the training images.")] = None,
     batch_size: Annotated[int | None, option(TRAINING, "Images per step.")] = None,
-    lr: Annotated[float | None, option(TRAINING, "Peak rate of the new layers.")] = None,
+    lr: Annotated[str | None, option(TRAINING, "Peak rate of the new layers; auto: range test.")] = None,
     backbone_lr_share: Annotated[float | None, option(TRAINING, "Rate of kept layers / lr.")] = None,
     weight_decay: Annotated[float | None, option(TRAINING, "AdamW's weight decay.")] = None,
     warmup_share: Annotated[float | None, option(TRAINING, "Share of steps with a rising rate.")] = None,
@@ -96,11 +97,13 @@ def finetune(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "resume", "promote", "as_json"):
         given.pop(key, None)
-    from surgery.config import from_dict, load_recipe, merge, parse_size
+    from surgery.config import from_dict, load_recipe, merge, parse_rate, parse_size
 
     for key in ("classes", "ignore", "stages"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
+    if "lr" in given:
+        given |= parse_rate(given.pop("lr"))
     if "image_size" in given:
         given["image_size"] = list(parse_size(given["image_size"]))
     values = merge(load_recipe(recipe) if recipe else {}, given)

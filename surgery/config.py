@@ -24,6 +24,7 @@ DEPENDENTS = {
     "backbone": ("stages", "freeze_through"),
     "head": ("stages",),
     "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share"),
+    "lr_rule": ("lr",),
 }
 """Fields that a run works out from another one where the user leaves them open."""
 AUGMENTATIONS = ("none", "flip", "light")
@@ -76,6 +77,8 @@ class FinetuneConfig:
     """Images per step; None is 32 for classification and 4 for masks."""
     lr: float | None = None
     """Peak learning rate of the new layers; None is the strategy's own."""
+    lr_rule: str = "given"
+    """`range`: where `lr` is None, a range test on the training images finds it (`--lr auto`)."""
     backbone_lr_share: float | None = None
     """Learning rate of pretrained layers as a share of `lr`; None is the strategy's own."""
     weight_decay: float = 1e-2
@@ -106,6 +109,8 @@ class FinetuneConfig:
     ema: float = 0.0
     """Decay of a moving average of the weights, which is then what is scored and stored; 0 is none, 0.99
     to 0.9999 are usual."""
+    test_flips: bool = False
+    """Answer with the mean over an image and its mirror image: better masks, at twice the cost."""
     recompute: bool = False
     """Gradient checkpointing: keep less of the backbone in memory and compute it twice."""
     patience: int | None = None
@@ -153,6 +158,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("precision", PRECISIONS)
     one_of("augment", ("auto", *AUGMENTATIONS))
     one_of("optimizer", OPTIMIZERS)
+    one_of("lr_rule", ("given", "range"))
     one_of("sampler", SAMPLERS)
     one_of("class_weights", CLASS_WEIGHTS)
     within("val_share", 0.01, 0.9)
@@ -212,6 +218,20 @@ def check_task(config: FinetuneConfig, task: str) -> None:
         found.append(f"--class-weights {config.class_weights}: --loss {config.loss} weighs no class")
     if found:
         raise ConfigError("\n".join(found), "Leave these out.")
+
+
+def parse_rate(text: str) -> dict[str, Any]:
+    """Return the fields that `--lr` stands for: a number, or `auto`.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if text == "auto":
+        return {"lr_rule": "range"}
+    try:
+        return {"lr": float(text), "lr_rule": "given"}
+    except ValueError:
+        raise ConfigError(f"--lr {text!r} is neither a number nor auto", "For example 0.001.") from None
 
 
 def parse_size(text: str) -> tuple[int, int]:

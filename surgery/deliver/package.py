@@ -26,6 +26,7 @@ from surgery.train.checkpoint import write_tensors
 from surgery.train.engine import Outcome
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
+from surgery.train.run import RATES_FILE
 from surgery.train.strategies import Phase
 
 
@@ -62,6 +63,8 @@ def package(store: Store, model: Model, facts: Facts, report: Reporter) -> Store
         write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
         save_recipe(config, staging.path / "recipe.yaml")
         _write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
+        if (facts.run / RATES_FILE).exists():
+            shutil.copyfile(facts.run / RATES_FILE, staging.path / RATES_FILE)
         return staging.commit(dataclasses.replace(manifest, scores=scores))
 
 
@@ -158,6 +161,7 @@ def describe(facts: Facts, model: Model) -> Manifest:
             "name": config.head,
             "stages": [model.backbone.info[k].name for k in model.head_stages],
             "dropout": config.dropout,
+            "test_flips": config.test_flips,
         },
         strategy=strategy,
         provenance={"weights": facts.source, "layers": facts.layers, "seed": config.seed},

@@ -28,6 +28,7 @@ class Model(nn.Module):
         head_stages: Indices of the stages the head uses, shallow to deep.
         task: `classify` or `segment`.
         stride: Images are padded to a multiple of it inside; 1 for classify.
+        test_flips: Answer with the mean over the image and its mirror image, at twice the cost.
     """
 
     scale: Tensor
@@ -39,6 +40,7 @@ class Model(nn.Module):
         self.head = head
         self.head_stages = head_stages
         self.task = task
+        self.test_flips = False
         deepest = backbone.info[head_stages[-1]].stride
         multiple: Any = head.multiple
         self.stride: int = deepest * multiple if task == "segment" else 1
@@ -74,6 +76,15 @@ class Model(nn.Module):
             Logits, (n, classes) or (n, channels, h, w), and the embedding (n, d): the deepest used feature
             map, averaged over all positions.
         """
+        logits, embedding = self._answer(images)
+        if self.test_flips:
+            mirrored, other = self._answer(images.flip(2))  # (n, h, w, 3)
+            if self.task == "segment":
+                mirrored = mirrored.flip(3)  # (n, channels, h, w)
+            logits, embedding = (logits + mirrored) / 2, (embedding + other) / 2
+        return logits, embedding
+
+    def _answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         _, features = self.backbone.run(self.normalise(images))
         used = [features[k] for k in self.head_stages]
         logits = self.decode(used, (images.shape[1], images.shape[2]))

@@ -51,7 +51,7 @@ def _build(manifest: Manifest, weights: str) -> Model:
             f"{weights} is now {loaded.source.get('sha256')}",
             "Put the old weights file back and name it with --weights FILE.",
         )
-    return build_model(
+    model = build_model(
         backbone,
         str(manifest.head["name"]),
         manifest.task,
@@ -61,3 +61,5 @@ def _build(manifest: Manifest, weights: str) -> Model:
         loaded,
         seed,
     )
+    model.test_flips = bool(manifest.head.get("test_flips", False))
+    return model

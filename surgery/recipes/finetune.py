@@ -89,39 +89,27 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     spec = resolve_input(config, table, model)
     config = resolve_config(config, model, spec, weights)
 
-    from surgery.train.engine import Loop, Options, check_device, make_accelerator
-    from surgery.train.feed import Feed
-    from surgery.train.losses import make_loss
-    from surgery.train.run import open_run
-    from surgery.train.strategies import plan_phases
+    from surgery.recipes.training import Material, build_loop, find_rate
+    from surgery.train.engine import check_device, make_accelerator
+    from surgery.train.run import RATES_FILE, open_run
+    from surgery.train.strategies import plan_phases, resolve_rates
 
-    task = table.task
-    phases = plan_phases(config, task, tuple(stage.name for stage in model.backbone.info))
+    names = tuple(stage.name for stage in model.backbone.info)
     check_device(config.device)
+    class_weights = weigh(config, table, targets, report)
+    material = Material(model, table, targets, spec, class_weights)
+    tested = None
+    if config.lr is None and config.lr_rule == "range":
+        config, tested = find_rate(config, material, names, resume, report)
+    config = resolve_rates(config, table.task, names)
+    phases = plan_phases(config, table.task, names)
     layers = show_plan(config, table, targets, model, phases, report)
     run = open_run(config, table.fingerprint(), weights.source.get("sha256"), resume)
+    if tested:
+        tested.save(run.folder / RATES_FILE)
     report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
     accelerator = make_accelerator(config.device, config.precision, run.folder)
-
-    def open_feed(first: int) -> Feed:
-        return Feed(
-            model, first, table, spec, targets, config.augment,
-            config.views if first > 0 else 0,
-            config.seed, accelerator.device, config.workers, config.cache_gib,
-            accelerator.mixed_precision, accelerator.autocast, config.sampler,
-        )  # fmt: skip
-
-    options = Options(
-        config.batch_size or 1, config.weight_decay, config.warmup_share,
-        config.clip_norm, config.train_bn or config.weights == "random", config.seed, config.keep_checkpoints,
-        config.checkpoint_minutes, config.optimizer, config.layer_decay, config.accumulate, config.ema,
-        config.mixup, config.cutmix,
-    )  # fmt: skip
-    model.backbone.recompute = config.recompute
-    loss = make_loss(
-        targets.output, config.label_smoothing, config.loss, weigh(config, table, targets, report)
-    )
-    loop = Loop(model, phases, open_feed, loss, options, accelerator, run.folder, report)
+    loop = build_loop(config, material, phases, accelerator, run.folder, report)
     outcome = loop.run(run.resumed)
     accelerator.end_training()
     raise_if_requested()
@@ -167,6 +155,7 @@ def prepare_model(
         config.backbone, head, table.task, targets.output.logits, config.stages or None,
         config.dropout, weights, config.seed,
     )  # fmt: skip
+    model.test_flips = config.test_flips
     return model, weights, config
 
 
@@ -188,12 +177,10 @@ def resolve_input(config: FinetuneConfig, table: Table, model: Model) -> InputSp
 def resolve_config(
     config: FinetuneConfig, model: Model, spec: InputSpec, weights: LoadedWeights
 ) -> FinetuneConfig:
-    """Return the config with nothing left open, so that its recipe repeats the run for good."""
-    from surgery.train.strategies import resolve_rates
-
+    """Return the config with nothing left open but the rates, so that its recipe repeats the run for good."""
     names = tuple(stage.name for stage in model.backbone.info)
     native = spec.size_rule == "native"
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         data=str(Path(config.data).resolve()),
         weights=str(weights.source.get("asked", config.weights)),
@@ -201,7 +188,6 @@ def resolve_config(
         image_size=None if native else (spec.width or 0, spec.height or 0),
         batch_size=config.batch_size or DEFAULT_BATCH[model.task],
     )
-    return resolve_rates(config, model.task, names)
 
 
 def describe_views(config: FinetuneConfig, phase: Phase) -> str:

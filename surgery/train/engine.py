@@ -214,7 +214,7 @@ class Loop:
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
         state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock, self.model.head, average)
         try:
-            self._fill(feed)
+            self.fill(feed)
             if not progress.history:
                 self._validate(progress, state, None)
                 self._save(progress, state)
@@ -223,7 +223,8 @@ class Loop:
         finally:
             feed.close()
 
-    def _fill(self, feed: Feed) -> None:
+    def fill(self, feed: Feed) -> None:
+        """Fill a feed's cache and show how far it is."""
         if feed.plan is None:
             return
         self.report.line(feed.plan.describe())

@@ -13,6 +13,7 @@ from surgery.artifact.errors import ConfigError, DataError, WeightsError
 from surgery.config import FinetuneConfig, save_recipe, to_dict
 
 RUN_FILE = "run.json"
+RATES_FILE = "lr-range.json"
 FREE_TO_CHANGE = ("device", "workers", "keep_checkpoints", "checkpoint_minutes", "cache_gib")
 """Fields that a resumed run may have otherwise than the run it goes on with."""
 
@@ -71,6 +72,15 @@ def open_run(config: FinetuneConfig, fingerprint: str, weights_sha256: str | Non
     values |= {"weights_sha256": weights_sha256, "config": to_dict(config)}
     _write(folder / RUN_FILE, values)
     return Run(folder, False)
+
+
+def unfinished_config(name: str) -> dict[str, Any] | None:
+    """Return the config of the newest unfinished run of a name, as plain values, if there is one."""
+    folder = _find_unfinished(name)
+    if folder is None:
+        return None
+    values: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))["config"]
+    return values
 
 
 def _find_unfinished(name: str) -> Path | None:

@@ -92,6 +92,25 @@ def test_classify_heads(head: str, tmp_path: Path) -> None:
     compare(model, tmp_path / "model.onnx", [(1, 40, 48), (3, 40, 48)])
 
 
+@pytest.mark.parametrize(("head", "task"), [("avg", "classify"), ("deconv", "segment")])
+def test_the_mirror_image_is_asked_inside_the_graph(head: str, task: str, tmp_path: Path) -> None:
+    model = assembled("test_resnet", head, task).eval()
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        plain, mirrored = model(images)[0], model(images.flip(2))[0]
+        model.test_flips = True
+        both, other_way = model(images)[0], model(images.flip(2))[0]
+    if task == "segment":
+        mirrored, other_way = mirrored.flip(3), other_way.flip(3)
+    torch.testing.assert_close(both, (plain + mirrored) / 2)
+    torch.testing.assert_close(both, other_way)
+    assert not torch.allclose(both, plain)
+    spec = NATIVE if task == "segment" else InputSpec("crop", 32, 32)
+    export_onnx(model, task, spec, tmp_path / "m.onnx")
+    sizes = [(1, 37, 41), (3, 64, 32)] if task == "segment" else [(1, 32, 32), (3, 32, 32)]
+    compare(model, tmp_path / "m.onnx", sizes)
+
+
 def test_padding_by_tensorflows_rule(tmp_path: Path) -> None:
     before = padding.get_same_padding
     model = assembled("tf_efficientnet_lite0", "deconv", "segment", ("stage2", "stage3"))

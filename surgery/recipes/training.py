@@ -1,0 +1,100 @@
+"""What a run is made of, put together: the loop, and the range test that finds its rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.artifact.manifest import InputSpec
+from surgery.config import FinetuneConfig
+from surgery.data.table import Table
+from surgery.data.targets import TargetSpec
+from surgery.nets.assemble import Model
+from surgery.train.engine import Loop, Options, make_accelerator
+from surgery.train.feed import Feed
+from surgery.train.losses import make_loss
+from surgery.train.lr_range import RangeTest, measure_rates
+from surgery.train.reporting import Reporter
+from surgery.train.run import unfinished_config
+from surgery.train.strategies import Phase, plan_phases
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained, on what."""
+
+    model: Model
+    table: Table
+    targets: TargetSpec
+    input: InputSpec
+    class_weights: list[float] | None
+
+
+def build_loop(
+    config: FinetuneConfig,
+    material: Material,
+    phases: tuple[Phase, ...],
+    accelerator: Any,
+    folder: Path,
+    report: Reporter,
+) -> Loop:
+    """Return the training loop of a resolved config; nothing is computed yet."""
+    model, table, targets = material.model, material.table, material.targets
+
+    def open_feed(first: int) -> Feed:
+        return Feed(
+            model=model,
+            cut=first,
+            table=table,
+            input=material.input,
+            targets=targets,
+            augment=config.augment,
+            views=config.views if first > 0 else 0,
+            seed=config.seed,
+            device=accelerator.device,
+            workers=config.workers,
+            cache_gib=config.cache_gib,
+            precision=accelerator.mixed_precision,
+            autocast=accelerator.autocast,
+            sampler=config.sampler,
+        )
+
+    options = Options(
+        batch_size=config.batch_size or 1,
+        weight_decay=config.weight_decay,
+        warmup_share=config.warmup_share,
+        clip_norm=config.clip_norm,
+        train_bn=config.train_bn or config.weights == "random",
+        seed=config.seed,
+        keep_checkpoints=config.keep_checkpoints,
+        checkpoint_minutes=config.checkpoint_minutes,
+        optimizer=config.optimizer,
+        layer_decay=config.layer_decay,
+        accumulate=config.accumulate,
+        ema=config.ema,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+    )
+    model.backbone.recompute = config.recompute
+    loss = make_loss(targets.output, config.label_smoothing, config.loss, material.class_weights)
+    return Loop(model, phases, open_feed, loss, options, accelerator, folder, report)
+
+
+def find_rate(
+    config: FinetuneConfig, material: Material, stages: tuple[str, ...], resume: bool, report: Reporter
+) -> tuple[FinetuneConfig, RangeTest | None]:
+    """Return the config with the rate that a range test chose, and the test.
+
+    A run that is resumed keeps the rate it was begun with; no test is made.
+    """
+    begun = unfinished_config(config.name) if resume else None
+    if begun and begun.get("lr_rule") == "range":
+        return dataclasses.replace(config, lr=begun["lr"]), None
+    phases = plan_phases(config, material.table.task, stages)
+    accelerator = make_accelerator(config.device, config.precision)
+    loop = build_loop(config, material, phases, accelerator, Path(), report)
+    tested = measure_rates(loop)
+    report.line(f"--lr auto: {tested.chosen:.2g}, of {len(tested.rates)} rates up to {tested.rates[-1]:.2g}")
+    return dataclasses.replace(config, lr=tested.chosen), tested
