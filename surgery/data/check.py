@@ -18,6 +18,7 @@ from surgery.artifact.image import read_image
 from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
 from surgery.data.report import Report, group_lines
+from surgery.data.similar import Look, group_similar, look_at
 from surgery.data.table import SPLITS, Item, Problem, Table
 from surgery.data.targets import TargetSpec, flatten_mask, shorten
 
@@ -59,6 +60,7 @@ def check_table(
     bad = {item.image for item in items if found[item.image].problems}
     whole = [item for item in items if item.image not in bad]
     leaks, copies, leaked = _find_copies(table, whole, found)
+    copies += _find_similar(table, whole, found)
     pixels = {image: facts.pixels for image, facts in found.items() if facts.pixels is not None}
     empty, thin = _find_empty(table, target, items, pixels)
     return Report(
@@ -114,6 +116,7 @@ class _Facts:
     item: Item
     size: tuple[int, int] | None = None
     content: str = ""
+    look: Look | None = None
     pixels: NDArray[np.int64] | None = None
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
@@ -122,8 +125,10 @@ class _Facts:
 def _inspect(item: Item, table: Table, target: TargetSpec | None) -> _Facts:
     facts = _Facts(item)
     try:
-        height, width = read_image(item.image).shape[:2]
+        image = read_image(item.image)
+        height, width = image.shape[:2]
         facts.content = hash_file(item.image)
+        facts.look = look_at(item.image, image)
         facts.size = (width, height)
     except (SurgeryError, OSError) as error:
         facts.problems.append(Problem("unreadable image", item.image, _reason(item.image, error)))
@@ -213,6 +218,20 @@ def _find_copies(
                 message = f"is the same file as {name}"
                 copies.append(Problem("same image twice", item.image, message))
     return leaks, copies, leaked
+
+
+def _find_similar(table: Table, items: Sequence[Item], found: dict[Path, _Facts]) -> list[Problem]:
+    """Return a warning for each image that looks like one of a split nearer to the final score."""
+    alike: list[Problem] = []
+    for group in group_similar([found[item.image].look for item in items]):
+        members = sorted((items[index] for index in group), key=lambda item: SPLITS.index(item.split))
+        judge = members[-1]
+        for item in members[:-1]:
+            copy = found[item.image].content == found[judge.image].content
+            if item.split != judge.split and not copy:
+                message = f"({item.split}) looks like {table.relative(judge.image)} ({judge.split})"
+                alike.append(Problem("similar images in two splits", item.image, message))
+    return alike
 
 
 def _find_empty(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from surgery.artifact.errors import ConfigError, DataError
@@ -13,7 +14,12 @@ from surgery.data.table import Table
 
 
 def read_table(
-    root: Path, task: str | None = None, val_share: float = 0.2, seed: int = 0, format: str | None = None
+    root: Path,
+    task: str | None = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+    format: str | None = None,
+    recorded: Mapping[str, str] | None = None,
 ) -> Table:
     """Read a data set.
 
@@ -23,6 +29,7 @@ def read_table(
         val_share: Share of train drawn for validation where no val is given, 0–1.
         seed: Seed of that draw.
         format: Name of one of `FORMATS`; None finds it out.
+        recorded: Sides that an earlier draw gave, by sha256 of the image (see `draw_val`).
 
     Returns:
         The table; what is wrong with single files is left to `check_table`.
@@ -43,7 +50,7 @@ def read_table(
         draft = chosen.read(root)
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error}", "check the rights") from error
-    return _finish(root if root.is_dir() else root.parent, draft, val_share, seed)
+    return _finish(root if root.is_dir() else root.parent, draft, val_share, seed, recorded)
 
 
 def _choose(root: Path, format: str | None) -> Format:
@@ -58,7 +65,9 @@ def _choose(root: Path, format: str | None) -> Format:
     return found
 
 
-def _finish(root: Path, draft: Draft, val_share: float, seed: int) -> Table:
+def _finish(
+    root: Path, draft: Draft, val_share: float, seed: int, recorded: Mapping[str, str] | None
+) -> Table:
     if not draft.items:
         raise DataError(f"{root}: no images in it\nfound: {describe_folder(root)}", LAYOUTS)
     if not any(item.split == "train" for item in draft.items) and draft.splits:
@@ -66,7 +75,7 @@ def _finish(root: Path, draft: Draft, val_share: float, seed: int) -> Table:
     items = sorted(draft.items, key=lambda item: item.image.as_posix())
     rule = "given"
     if "val" not in draft.splits:
-        items = draw_val(items, val_share, seed)
+        items = draw_val(items, val_share, seed, recorded)
         rule = describe_split(items, val_share, seed, whole=not draft.splits)
     return Table(
         task=draft.task,

@@ -1,26 +1,43 @@
-"""Draw validation images out of train: seeded, stratified, and never apart from their copies."""
+"""Draw validation images out of train: seeded, stratified, and never apart from what looks the same."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from surgery.artifact.errors import ConfigError, DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from surgery.artifact.errors import ConfigError, DataError, SurgeryError
 from surgery.data.hashing import hash_file
+from surgery.data.loaders import iterate
+from surgery.data.similar import Look, group_similar, look_at
 from surgery.data.table import Item
+from surgery.data.targets import IGNORE, flatten_mask
+
+TRIES = 256
+"""Random draws of which the one with the most even contents is taken (masks, several labels)."""
+
+Group = list[Item]
+"""Images that stay on one side: copies of a file, and images that look the same."""
 
 
-def draw_val(items: Sequence[Item], share: float, seed: int) -> list[Item]:
+def draw_val(
+    items: Sequence[Item], share: float, seed: int, recorded: Mapping[str, str] | None = None
+) -> list[Item]:
     """Move a share of the train items to val; test is never touched.
 
-    Copies of one file stay on one side. Of every class with two images or more at least one stays
-    in train and one goes to val; a class with a single image stays in train.
+    Images that look the same stay on one side. Of every class with two such groups or more at least one
+    stays in train and one goes to val; a class with one stays in train. Masks and several labels are drawn
+    so that each class has about the same share of pixels, or of images, on both sides.
 
     Args:
-        items: All items in a fixed order; the draw depends on order, share and seed alone.
+        items: All items in a fixed order; the draw depends on order, share, seed and record alone.
         share: Share of train that goes to val, between 0 and 1.
         seed: Seed of the draw.
+        recorded: `train` or `val` by the sha256 of images that an earlier draw has placed. They stay where
+            they are, what looks like them joins them, and only the others are drawn.
 
     Returns:
         The same items in the same order, with their new split.
@@ -31,62 +48,133 @@ def draw_val(items: Sequence[Item], share: float, seed: int) -> list[Item]:
     """
     if not 0 < share < 1:
         raise ConfigError(f"val share {share} is not between 0 and 1", "0.2 is usual")
-    groups = _group_copies([item for item in items if item.split == "train"])
-    strata = _strata(groups)
-    counts = Counter(strata)
-    free = [group for group, stratum in zip(groups, strata, strict=True) if counts[stratum] > 1]
-    if not free:
-        raise DataError(
-            f"{len(groups)} different training images are too few to draw val from",
-            "add images, or give a val folder",
-        )
-    drawn = {item.image for group in _draw(free, share, seed) for item in group}
-    return [replace(item, split="val") if item.image in drawn else item for item in items]
+    groups = _group([item for item in items if item.split == "train"])
+    placed = {item.image: side for group in groups for item, side in _place(group, recorded or {})}
+    fresh = [group for group in groups if group[0].image not in placed]
+    wanted = round(share * len(groups)) - sum(
+        any(placed.get(item.image) == "val" for item in group) for group in groups
+    )
+    if placed:
+        drawn = _draw(fresh, min(max(0, wanted), max(0, len(fresh) - 1)), seed)
+    else:
+        drawn = _draw_first(fresh, share, seed)
+    moved = {item.image for group in drawn for item in group}
+    moved |= {image for image, side in placed.items() if side == "val"}
+    return [replace(item, split="val") if item.image in moved else item for item in items]
 
 
 def describe_split(items: Sequence[Item], share: float, seed: int, whole: bool) -> str:
     """Return the rule of a drawn split in words."""
-    how = "random" if items[0].truth is None else "stratified"
     percent = round(share * 100)
     if whole:
-        return f"{100 - percent}/{percent} {how}, seed {seed}"
-    return f"given, but val: {percent} % of train, {how}, seed {seed}"
+        return f"{100 - percent}/{percent} stratified, seed {seed}"
+    return f"given, but val: {percent} % of train, stratified, seed {seed}"
 
 
-def _draw(groups: list[list[Item]], share: float, seed: int) -> list[list[Item]]:
+def record_split(items: Sequence[Item]) -> dict[str, str]:
+    """Return the side of each image by its sha256, for the next draw."""
+    return {hash_file(item.image): item.split for item in items}
+
+
+def _place(group: Group, recorded: Mapping[str, str]) -> list[tuple[Item, str]]:
+    """Return the sides of a group of which an image is recorded; the unrecorded ones join the first such."""
+    known = [(item, recorded.get(hash_file(item.image))) for item in group] if recorded else []
+    sides = [side for _, side in known if side in ("train", "val")]
+    return [(item, side or sides[0]) for item, side in known] if sides else []
+
+
+def _draw_first(groups: list[Group], share: float, seed: int) -> list[Group]:
+    """Draw where nothing is placed yet; a class with one group stays in train."""
+    strata = [group[0].label for group in groups]
+    counts = Counter(strata)
+    free = [group for group, label in zip(groups, strata, strict=True) if label is None or counts[label] > 1]
+    if len(free) < 2:
+        raise DataError(
+            f"{len(groups)} different training images are too few to draw val from",
+            "add images, or give a val folder",
+        )
+    kinds = len({group[0].label for group in free})
+    # Stratifying needs one group of every class on each side.
+    return _draw(free, min(max(round(share * len(free)), kinds), len(free) - kinds), seed)
+
+
+def _draw(groups: list[Group], count: int, seed: int) -> list[Group]:
+    if count <= 0:
+        return []
+    if groups[0][0].label is None:
+        return _draw_even(groups, count, seed)
     from sklearn.model_selection import train_test_split
 
-    labels = _strata(groups)
-    kinds = len(set(labels))
-    # Stratifying needs one group of every class on each side.
-    count = min(max(round(share * len(groups)), kinds), len(groups) - kinds)
+    labels = [group[0].label for group in groups]
+    counts = Counter(labels)
+    kinds = len(counts)
+    fits = min(counts.values()) > 1 and kinds <= count <= len(groups) - kinds
     _, drawn = train_test_split(
-        groups,
-        test_size=count,
-        random_state=seed,
-        stratify=labels if kinds > 1 else None,
+        groups, test_size=count, random_state=seed, stratify=labels if kinds > 1 and fits else None
     )
     return list(drawn)
 
 
-def _strata(groups: Sequence[list[Item]]) -> list[int]:
-    """Return what each group is stratified by: its label, or of several labels the rarest."""
-    counts = Counter(label for group in groups for label in group[0].labels or ())
+def _draw_even(groups: list[Group], count: int, seed: int) -> list[Group]:
+    """Of many random draws return the one in which every class has the most even share on both sides."""
+    contents = _contents(groups)  # (groups, classes)
+    total = contents.sum(0)
+    seen = total > 0
+    rng = np.random.default_rng(seed)
+    best: tuple[float, list[int]] | None = None
+    for _ in range(TRIES):
+        chosen = sorted(rng.choice(len(groups), count, replace=False).tolist())
+        share = contents[chosen].sum(0)[seen] / total[seen]
+        uneven = float(np.abs(share * len(groups) / count - 1).sum())
+        if best is None or uneven < best[0]:
+            best = uneven, chosen
+    assert best is not None
+    return [groups[index] for index in best[1]]
 
-    def stratum(item: Item) -> int:
-        if item.labels:
-            return min(item.labels, key=lambda label: (counts[label], label))
-        return -1 if item.label is None else item.label
 
-    return [stratum(group[0]) for group in groups]
+def _contents(groups: list[Group]) -> NDArray[np.float64]:
+    """Return each group's images by label, or the shares of its masks' pixels by value."""
+    items = [item for group in groups for item in group]
+    counting = iterate(items, [[index] for index in range(len(items))], _count)
+    counted = dict(loaded[0] for loaded in counting)
+    size = max(len(counts) for counts in counted.values())
+    rows = np.zeros((len(groups), size))
+    for row, group in zip(rows, groups, strict=True):
+        for item in group:
+            row[: len(counted[item])] += counted[item]
+    return rows
 
 
-def _group_copies(items: Sequence[Item]) -> list[list[Item]]:
-    """Group items of the same label whose files hold the same bytes, in order of the first."""
+def _count(item: Item) -> tuple[Item, NDArray[np.float64]]:
+    if item.mask is None:
+        return item, np.bincount(item.labels or (), minlength=1).astype(float)
+    try:
+        values = flatten_mask(item.mask.read())
+    except SurgeryError:  # the check reports it
+        return item, np.zeros(1)
+    counts = np.bincount(values[values < IGNORE].ravel(), minlength=1)
+    return item, counts / values.size
+
+
+def _group(items: Sequence[Item]) -> list[Group]:
+    """Group items whose files are copies or that look the same, in order of the first."""
     sizes = Counter(item.image.stat().st_size for item in items)
-    groups: dict[tuple[object, ...], list[Item]] = defaultdict(list)
-    for item in items:
-        # Only files of the same size can be copies; the others need not be read.
-        alone = sizes[item.image.stat().st_size] == 1
-        groups[(item.image,) if alone else (hash_file(item.image),)].append(item)
+    looks = [loaded[0] for loaded in iterate(items, [[i] for i in range(len(items))], _look)]
+    alike: dict[int, int] = {}
+    for members in group_similar(looks):
+        alike |= dict.fromkeys(members, members[0])
+    # Only files of the same size can be copies; the others need not be read.
+    copies: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if sizes[item.image.stat().st_size] > 1:
+            first = copies.setdefault(hash_file(item.image), index)
+            if first != index and index not in alike:
+                alike[index] = alike.get(first, first)
+    groups: dict[int, Group] = defaultdict(list)
+    for index, item in enumerate(items):
+        groups[alike.get(index, index)].append(item)
     return list(groups.values())
+
+
+def _look(item: Item) -> Look | None:
+    return look_at(item.image)

@@ -15,6 +15,7 @@ from surgery.artifact.manifest import InputSpec, Manifest
 from surgery.artifact.session import open_session
 from surgery.artifact.store import Store, StoredVersion
 from surgery.config import FinetuneConfig, save_recipe
+from surgery.data.splits import record_split
 from surgery.data.table import Table
 from surgery.data.targets import TargetSpec
 from surgery.deliver.export import export_onnx
@@ -28,6 +29,9 @@ from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
 from surgery.train.run import RATES_FILE
 from surgery.train.strategies import Phase
+
+SPLIT_FILE = "split.json"
+"""The side of each image by its sha256, where val was drawn."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def package(store: Store, model: Model, facts: Facts, report: Reporter) -> Store
         write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
         save_recipe(config, staging.path / "recipe.yaml")
         _write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
+        if facts.table.split_rule != "given":
+            _write_json(staging.path / SPLIT_FILE, record_split(facts.table.items))
         if (facts.run / RATES_FILE).exists():
             shutil.copyfile(facts.run / RATES_FILE, staging.path / RATES_FILE)
         return staging.commit(dataclasses.replace(manifest, scores=scores))

@@ -36,7 +36,7 @@ def evaluate(ref: str, data: str, split: str, device: str, as_json: bool, skip_b
 
     report = Reporter()
     manifest = stored.manifest
-    table, targets = read_as_trained(Path(data), manifest, report, skip_bad)
+    table, targets = read_as_trained(Path(data), stored, report, skip_bad)
     items = table.of(split)
     if not items:
         raise DataError(f"{data}: there is no image in split {split!r}", "Give --split train, val or test.")

@@ -35,10 +35,9 @@ def export(ref: str, precision: str, data: str | None, as_json: bool) -> None:
 
     report = Reporter()
     folder = Path(data or stored.manifest.data["path"])
-    if data is None and not folder.is_dir():
+    if data is None and not folder.exists():
         raise DataError(f"{folder}: the data of the training is not there", "Say where it is: --data DATA.")
-    manifest = stored.manifest
-    table, targets = read_as_trained(folder, manifest, report)
+    table, targets = read_as_trained(folder, stored, report)
     new = export_again(store, stored, table, targets, report)
     if as_json:
         facts = {"model": new.name, "version": new.version, "parent": stored.ref}

@@ -76,13 +76,14 @@ def finetune(
 def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> StoredVersion:
     """Do all of `finetune` but the last messages; returns the stored version."""
     from surgery.data.targets import resolve_target
-    from surgery.recipes.reading import read_checked
+    from surgery.recipes.reading import earlier_split, read_checked
     from surgery.train.interrupt import raise_if_requested
 
     started = time.monotonic()
     table, targets = read_checked(
         Path(config.data), config.task, lambda table: resolve_target(table, config.classes, config.ignore),
         report, config.val_share, config.seed, config.skip_bad,
+        earlier_split(Store(), config.name, Path(config.data)),
     )  # fmt: skip
     raise_if_requested()
     model, weights, config = prepare_model(config, table, targets)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from surgery.artifact.manifest import Manifest
+    from surgery.artifact.store import Store, StoredVersion
     from surgery.data.table import Table
     from surgery.data.targets import TargetSpec
     from surgery.train.reporting import Reporter
@@ -21,6 +22,7 @@ def read_checked(
     val_share: float = 0.2,
     seed: int = 0,
     skip_bad: bool = False,
+    recorded: Mapping[str, str] | None = None,
 ) -> tuple[Table, TargetSpec]:
     """Read a data set, decide what is learnt or scored, and check every file.
 
@@ -32,6 +34,7 @@ def read_checked(
         val_share: Share drawn for val where no split is given.
         seed: Seed of that split.
         skip_bad: Leave unreadable images out instead of stopping.
+        recorded: Sides that an earlier draw gave, by sha256 of the image.
 
     Raises:
         DataError: With all problems, if there are any.
@@ -40,7 +43,7 @@ def read_checked(
     from surgery.data.check import check_table, raise_for
     from surgery.data.readers import read_table
 
-    table = read_table(root, task, val_share, seed)
+    table = read_table(root, task, val_share, seed, recorded=recorded)
     targets = choose(table)
     with report.task("checking data") as task_shown:
         checked = check_table(table, targets, progress=task_shown.update)
@@ -56,13 +59,13 @@ def read_checked(
 
 
 def read_as_trained(
-    root: Path, manifest: Manifest, report: Reporter, skip_bad: bool = False
+    root: Path, stored: StoredVersion, report: Reporter, skip_bad: bool = False
 ) -> tuple[Table, TargetSpec]:
     """Read a data set with a finished model's classes, and split it as its training did.
 
     Args:
         root: Folder of the data set.
-        manifest: The model's.
+        stored: The model; where it drew val, images that it knows stay on their side.
         report: Where to print.
         skip_bad: Leave unreadable images out; a model trained so always does.
 
@@ -71,7 +74,8 @@ def read_as_trained(
     """
     from surgery.data.matching import match_targets
 
-    known = manifest.data
+    manifest = stored.manifest
+    known, recorded = manifest.data, read_split(stored)
     table, targets = read_checked(
         root,
         manifest.task,
@@ -80,7 +84,31 @@ def read_as_trained(
         float(known.get("val_share", 0.2)),
         int(known.get("split_seed", 0)),
         skip_bad or bool(known.get("skip_bad", False)),
+        recorded,
     )
-    if table.split_rule != "given" and table.fingerprint() != known.get("fingerprint"):
+    if table.split_rule != "given" and not recorded and table.fingerprint() != known.get("fingerprint"):
         report.line("note: not the data of the training, so its drawn val may hold images trained on")
     return table, targets
+
+
+def read_split(stored: StoredVersion) -> dict[str, str] | None:
+    """Return the sides that a version's split was drawn with, by sha256; None if it was given."""
+    from surgery.deliver.package import SPLIT_FILE
+
+    path = stored.path / SPLIT_FILE
+    if not path.exists():
+        return None
+    sides: dict[str, str] = json.loads(path.read_text("utf-8"))
+    return sides
+
+
+def earlier_split(store: Store, name: str, data: Path) -> dict[str, str] | None:
+    """Return the split that was drawn for a model's newest version on the same data.
+
+    So an image that was trained on never turns up in val when the data grows and is trained on again.
+    """
+    for number in reversed(store.list_versions(name)):
+        stored = store.resolve(f"{name}@{number}")
+        if stored.manifest.data.get("path") == str(data.resolve()):
+            return read_split(stored)
+    return None

@@ -164,3 +164,13 @@ def test_a_flood_of_problems_is_cut_in_text_and_whole_in_data(data, write_image)
     report = check_table(table)
     assert "and 100 more" in report.text()
     assert sum(p["kind"] == "unreadable image" for p in report.to_dict()["problems"]) == 120
+
+
+def test_images_that_look_the_same_in_two_splits_are_worth_knowing(pairs):
+    picture = Image.effect_mandelbrot((12, 8), (-2, -1.2, 1, 1.2), 100).convert("RGB")
+    picture.save(pairs / "train" / "images" / "0.png")
+    picture.point(lambda level: min(255, level + 5)).save(pairs / "val" / "images" / "1.png")
+    found = check_table(read_table(pairs))
+    alike = [problem for problem in found.warnings if problem.kind == "similar images in two splits"]
+    assert [problem.path.name for problem in alike] == ["0.png"]
+    assert "val/images/1.png" in alike[0].message
