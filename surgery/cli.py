@@ -90,6 +90,10 @@ def finetune(
     recompute: Annotated[bool | None, option(MACHINE, "Less memory, more time.")] = None,
     cache_gib: Annotated[float | None, option(MACHINE, "Bound of the activation cache; 0: off.")] = None,
     workers: Annotated[int | None, option(MACHINE, "Threads that read images.")] = None,
+    trackers: Annotated[
+        list[str] | None,
+        Parameter(name="--tracker", group=MACHINE, negative=(), help="tensorboard, mlflow, wandb."),
+    ] = None,
     keep_checkpoints: Annotated[str | None, option(MACHINE, "A number, or all.")] = None,
     checkpoint_minutes: Annotated[float | None, option(MACHINE, "Longest time without one.")] = None,
 ) -> None:
@@ -99,7 +103,7 @@ def finetune(
         given.pop(key, None)
     from surgery.config import from_dict, load_recipe, merge, parse_rate, parse_size
 
-    for key in ("classes", "ignore", "stages"):
+    for key in ("classes", "ignore", "stages", "trackers"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
     if "lr" in given:

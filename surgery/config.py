@@ -14,6 +14,7 @@ TASKS = ("classify", "segment")
 STRATEGIES = ("random", "full", "frozen", "partial", "gradual")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 OPTIMIZERS = ("adamw", "nadamw", "sgd", "lion")
 LABEL_LOSSES = ("ce", "focal")
 MASK_LOSSES = ("ce", "focal", "dice", "lovasz")
@@ -126,6 +127,8 @@ class FinetuneConfig:
     """Bound on the activation cache on disk, GiB; 0 turns it off."""
     workers: int = 2
     """Threads that read and transform images."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where scores and losses are logged: `tensorboard`, `mlflow`, `wandb`, or several of them."""
     keep_checkpoints: str = "2"
     """How many of the newest checkpoints stay: a number or `all`. The best one stays anyway."""
     checkpoint_minutes: float = 5.0
@@ -186,6 +189,9 @@ def _problems(config: FinetuneConfig) -> list[str]:
     keep = config.keep_checkpoints
     if keep != "all" and not (keep.isdecimal() and int(keep) >= 1):
         found.append(f"--keep-checkpoints {keep!r} is neither a number from 1 on nor `all`")
+    for tracker in config.trackers:
+        if tracker not in TRACKERS:
+            found.append(f"--tracker {tracker!r} is not one of {', '.join(TRACKERS)}")
     for part in config.loss.split("+") if config.loss is not None else ():
         if part not in MASK_LOSSES:
             found.append(f"--loss {config.loss!r}: {part!r} is not one of {', '.join(MASK_LOSSES)}")

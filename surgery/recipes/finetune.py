@@ -91,12 +91,13 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     config = resolve_config(config, model, spec, weights)
 
     from surgery.recipes.training import Material, build_loop, find_rate
-    from surgery.train.engine import check_device, make_accelerator
+    from surgery.train.device import check_device, check_trackers, make_accelerator
     from surgery.train.run import RATES_FILE, open_run
     from surgery.train.strategies import plan_phases, resolve_rates
 
     names = tuple(stage.name for stage in model.backbone.info)
     check_device(config.device)
+    check_trackers(config.trackers)
     class_weights = weigh(config, table, targets, report)
     material = Material(model, table, targets, spec, class_weights)
     tested = None
@@ -109,7 +110,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     if tested:
         tested.save(run.folder / RATES_FILE)
     report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
-    accelerator = make_accelerator(config.device, config.precision, run.folder)
+    accelerator = make_accelerator(config.device, config.precision, run.folder, config.trackers)
     loop = build_loop(config, material, phases, accelerator, run.folder, report)
     outcome = loop.run(run.resumed)
     accelerator.end_training()

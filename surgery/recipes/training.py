@@ -12,7 +12,8 @@ from surgery.config import FinetuneConfig
 from surgery.data.table import Table
 from surgery.data.targets import TargetSpec
 from surgery.nets.assemble import Model
-from surgery.train.engine import Loop, Options, make_accelerator
+from surgery.train.device import make_accelerator
+from surgery.train.engine import Loop, Options
 from surgery.train.feed import Feed
 from surgery.train.losses import make_loss
 from surgery.train.lr_range import RangeTest, measure_rates

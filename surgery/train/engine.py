@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.answer import answer_mask
-from surgery.artifact.errors import ConfigError, TrainingError
+from surgery.artifact.errors import TrainingError
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.average import Average
@@ -32,6 +31,7 @@ from surgery.train.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
+from surgery.train.device import largest_fitting
 from surgery.train.evaluate import Scores, make_scorer
 from surgery.train.feed import Batch, Feed, Suffix
 from surgery.train.interrupt import raise_if_requested, stop_requested
@@ -97,47 +97,6 @@ class Outcome:
     seconds: float
     device: str
     precision: str
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        ConfigError: If `cuda` is asked for and torch sees none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch sees no CUDA device", "Use --device auto or cpu.")
-
-
-def make_accelerator(device: str, precision: str, log_dir: Path | None = None) -> Accelerator:
-    """Return accelerate's handle on the device.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        precision: `auto` (bf16 on a GPU that has it), `fp32` or `bf16`.
-        log_dir: Folder of TensorBoard events, or None.
-
-    Raises:
-        ConfigError: If `cuda` is asked for and not there.
-    """
-    check_device(device)
-    has_cuda = torch.cuda.is_available()
-    on_cpu = device == "cpu" or not has_cuda
-    fast = precision == "bf16" or (
-        precision == "auto" and not on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
-    AcceleratorState._reset_state(reset_partial_state=True)  # several runs in one process
-    accelerator = Accelerator(
-        cpu=on_cpu,
-        mixed_precision="bf16" if fast else "no",
-        log_with="tensorboard" if log_dir else None,
-        project_dir=str(log_dir) if log_dir else None,
-    )
-    if accelerator.num_processes > 1:
-        raise ConfigError("several processes are not supported yet", "Start surgery without a launcher.")
-    if log_dir:
-        accelerator.init_trackers("events")
-    return accelerator
 
 
 @dataclass
@@ -250,7 +209,10 @@ class Loop:
                 share = learning_rate(done, updates * phase.epochs, options.warmup_share)
                 first = progress.step - progress.step % options.accumulate
                 group = min(options.accumulate, steps - first)
-                progress.loss_sum += self._step(batch, state, share, progress, group)
+                try:
+                    progress.loss_sum += self._step(batch, state, share, progress, group)
+                except torch.OutOfMemoryError as error:
+                    raise self._too_large(batch, state) from error
                 progress.step += 1
                 loss = progress.loss_sum / progress.step
                 task.update(progress.step, steps, loss=loss, lr=phase.lr * share)
@@ -294,6 +256,19 @@ class Loop:
             )
         self.accelerator.backward(loss / group)
         return value
+
+    def _too_large(self, batch: Batch, state: _PhaseState) -> TrainingError:
+        """Return the error of a batch that does not fit, with one that does."""
+        size = self.options.batch_size
+        fits = largest_fitting(state.suffix, self.loss, batch)
+        hint = "Not even one image fits: take smaller images, --recompute, or --strategy frozen."
+        if fits:
+            together = -(-size * self.options.accumulate // fits)
+            hint = f"--batch-size {fits} fits; --accumulate {together} with it trains alike."
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else self.accelerator.device.type
+        return TrainingError(
+            f"{len(batch.items)} images at once do not fit into the memory of {device}", hint
+        )
 
     def _update(self, progress: Progress, state: _PhaseState) -> None:
         self.accelerator.clip_grad_norm_(state.learning, self.options.clip_norm)

@@ -14,7 +14,7 @@ from surgery.config import FinetuneConfig, save_recipe, to_dict
 
 RUN_FILE = "run.json"
 RATES_FILE = "lr-range.json"
-FREE_TO_CHANGE = ("device", "workers", "keep_checkpoints", "checkpoint_minutes", "cache_gib")
+FREE_TO_CHANGE = ("device", "workers", "keep_checkpoints", "checkpoint_minutes", "cache_gib", "trackers")
 """Fields that a resumed run may have otherwise than the run it goes on with."""
 
 

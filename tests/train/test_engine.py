@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgery.artifact.errors import TrainingError
+from surgery.artifact.errors import ConfigError, TrainingError
 from surgery.artifact.manifest import InputSpec
 from surgery.data.readers import read_table
 from surgery.data.targets import resolve_target
@@ -18,7 +18,8 @@ from surgery.nets.backbone import Backbone
 from surgery.nets.weights import LoadedWeights
 from surgery.train import engine, feed
 from surgery.train.checkpoint import load_tensors
-from surgery.train.engine import Loop, Options, make_accelerator
+from surgery.train.device import check_trackers, make_accelerator
+from surgery.train.engine import Loop, Options
 from surgery.train.feed import Feed
 from surgery.train.losses import make_loss
 from surgery.train.optimizers import make_optimizer
@@ -294,6 +295,28 @@ def test_a_loss_that_is_not_a_number_names_step_and_images(stripes, tmp_path):
     loop.loss = lambda logits, targets: logits.sum() * float("nan")
     with pytest.raises(TrainingError, match=r"epoch 1 step 0: the loss is nan; images of the batch: \d"):
         loop.run(resume=False)
+
+
+def test_a_batch_that_does_not_fit_names_one_that_does(stripes, tmp_path, monkeypatch):
+    loop = make_loop(stripes, tmp_path / "run", 6, batch_size=12)
+    forward = feed.Suffix.forward
+
+    def small(self, inputs, size):
+        if not torch.is_inference_mode_enabled() and len(next(iter(inputs.values()))) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, inputs, size)
+
+    monkeypatch.setattr(feed.Suffix, "forward", small)
+    with pytest.raises(TrainingError, match="12 images at once do not fit") as caught:
+        loop.run(resume=False)
+    assert "--batch-size 3 fits; --accumulate 4 " in caught.value.hint
+
+
+def test_a_tracker_that_is_not_installed_says_how_to_get_it():
+    check_trackers(("tensorboard",))
+    with pytest.raises(ConfigError, match="mlflow") as caught:
+        check_trackers(("tensorboard", "mlflow"))
+    assert "pip install mlflow" in caught.value.hint
 
 
 def test_a_small_data_set_is_learnt(boxes, tmp_path):
