@@ -48,6 +48,7 @@ def finetune(
     recipe: Annotated[Path | None, Parameter(help="Repeat a run; other options win over it.")] = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the unfinished run of NAME.")] = False,
     promote: Annotated[bool, Parameter(negative=(), help="Make the new version production.")] = False,
+    processes: Annotated[int, Parameter(group=MACHINE, help="Processes, one for each GPU.")] = 1,
     as_json: Json = False,
     task: Annotated[str | None, option(DATA, "classify or segment; read from the data otherwise.")] = None,
     classes: Annotated[Names, Parameter(help="Classes to learn; of a mask the others are the rest.")] = None,
@@ -99,7 +100,7 @@ def finetune(
 ) -> None:
     """Fine-tune a pretrained backbone on DATA, prove the export and store it as the next version of NAME."""
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("recipe", "resume", "promote", "as_json"):
+    for key in ("recipe", "resume", "promote", "as_json", "processes"):
         given.pop(key, None)
     from surgery.config import from_dict, load_recipe, merge, parse_rate, parse_size
 
@@ -114,7 +115,7 @@ def finetune(
     config = from_dict(values, str(recipe) if recipe else "surgery finetune")
     from surgery.recipes.finetune import finetune as run
 
-    run(config, resume, promote, as_json)
+    run(config, resume, promote, as_json, processes)
 
 
 @app.command

@@ -31,7 +31,11 @@ NATIVE_HEADROOM = 4
 
 
 def finetune(
-    config: FinetuneConfig, resume: bool = False, promote: bool = False, as_json: bool = False
+    config: FinetuneConfig,
+    resume: bool = False,
+    promote: bool = False,
+    as_json: bool = False,
+    processes: int = 1,
 ) -> None:
     """Fine-tune, export, prove and store a model.
 
@@ -40,16 +44,22 @@ def finetune(
         resume: Go on with the newest unfinished run of this name, if there is one.
         promote: Make the new version production even if it is not the first.
         as_json: Print one JSON object on stdout.
+        processes: Processes to train with, one for each GPU.
 
     Raises:
         UserError: If data, options or weights do not do; nothing is stored.
         ParityError: If the exported graph answers differently; nothing is stored.
     """
     check_name(config.name)
+    if processes > 1:
+        from surgery.recipes.processes import launch
+
+        sys.exit(launch(config, resume, promote, as_json, processes))
     from surgery.train.interrupt import deferred_interrupts
     from surgery.train.reporting import Reporter
+    from surgery.train.team import launched_rank
 
-    report = Reporter()
+    report = Reporter(quiet=launched_rank() > 0)
     try:
         with deferred_interrupts():
             stored = run_finetune(config, resume, report)
@@ -57,6 +67,8 @@ def finetune(
         raise SurgeryError(
             "stopped; what is done is kept", "Repeat the command with --resume to go on from there."
         ) from None
+    if stored is None:
+        return
     store = Store()
     if promote:
         store.promote(stored.name, stored.version)
@@ -73,8 +85,8 @@ def finetune(
     report.line(f"next: surgery predict {stored.ref} IMAGE --out out/     or: bentoml serve")
 
 
-def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> StoredVersion:
-    """Do all of `finetune` but the last messages; returns the stored version."""
+def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> StoredVersion | None:
+    """Do all of `finetune` but the last messages; returns the stored version, in the leading process."""
     from surgery.data.targets import resolve_target
     from surgery.recipes.reading import earlier_split, read_checked
     from surgery.train.interrupt import raise_if_requested
@@ -94,6 +106,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     from surgery.train.device import check_device, check_trackers, make_accelerator
     from surgery.train.run import RATES_FILE, open_run
     from surgery.train.strategies import plan_phases, resolve_rates
+    from surgery.train.team import Team
 
     names = tuple(stage.name for stage in model.backbone.info)
     check_device(config.device)
@@ -106,8 +119,11 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     config = resolve_rates(config, table.task, names)
     phases = plan_phases(config, table.task, names)
     layers = show_plan(config, table, targets, model, phases, report)
-    run = open_run(config, table.fingerprint(), weights.source.get("sha256"), resume)
-    if tested:
+    team = Team(make_accelerator(config.device, config.precision))
+    digests = table.fingerprint(), weights.source.get("sha256")
+    run = team.share(open_run(config, *digests, resume) if team.leads else None)
+    assert run is not None
+    if tested and team.leads:
         tested.save(run.folder / RATES_FILE)
     report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
     accelerator = make_accelerator(config.device, config.precision, run.folder, config.trackers)
@@ -115,6 +131,8 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     outcome = loop.run(run.resumed)
     accelerator.end_training()
     raise_if_requested()
+    if not team.leads:
+        return None
 
     from surgery.deliver.package import Facts, find_stored, package
 

@@ -20,6 +20,7 @@ from surgery.train.lr_range import RangeTest, measure_rates
 from surgery.train.reporting import Reporter
 from surgery.train.run import unfinished_config
 from surgery.train.strategies import Phase, plan_phases
+from surgery.train.team import Team
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def build_loop(
             precision=accelerator.mixed_precision,
             autocast=accelerator.autocast,
             sampler=config.sampler,
+            rank=accelerator.process_index,
+            ranks=accelerator.num_processes,
         )
 
     options = Options(
@@ -96,6 +99,6 @@ def find_rate(
     phases = plan_phases(config, material.table.task, stages)
     accelerator = make_accelerator(config.device, config.precision)
     loop = build_loop(config, material, phases, accelerator, Path(), report)
-    tested = measure_rates(loop)
+    tested = Team(accelerator).share(measure_rates(loop))
     report.line(f"--lr auto: {tested.chosen:.2g}, of {len(tested.rates)} rates up to {tested.rates[-1]:.2g}")
     return dataclasses.replace(config, lr=tested.chosen), tested

@@ -53,8 +53,6 @@ def make_accelerator(
         log_with=list(trackers) if log_dir else None,
         project_dir=str(log_dir) if log_dir else None,
     )
-    if accelerator.num_processes > 1:
-        raise ConfigError("several processes are not supported yet", "Start surgery without a launcher.")
     if log_dir and trackers:
         accelerator.init_trackers("events", init_kwargs={"wandb": {"name": log_dir.name}})
     return accelerator

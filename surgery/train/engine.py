@@ -40,6 +40,7 @@ from surgery.train.mixing import mix, mixed_loss
 from surgery.train.optimizers import make_optimizer
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase, learning_rate
+from surgery.train.team import Team
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Loop:
             TrainingError: If the loss is not a number.
             KeyboardInterrupt: After a checkpoint, when the user stops the run.
         """
+        self.team = Team(self.accelerator)
         self.checkpoints = self.folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.learnt = learnt_keys(self.model, min(phase.first for phase in self.phases))
@@ -174,6 +176,7 @@ class Loop:
         state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock, self.model.head, average)
         try:
             self.fill(feed)
+            self.team.wait()
             if not progress.history:
                 self._validate(progress, state, None)
                 self._save(progress, state)
@@ -210,9 +213,10 @@ class Loop:
                 first = progress.step - progress.step % options.accumulate
                 group = min(options.accumulate, steps - first)
                 try:
-                    progress.loss_sum += self._step(batch, state, share, progress, group)
+                    value, stop = self._step(batch, state, share, progress, group)
                 except torch.OutOfMemoryError as error:
                     raise self._too_large(batch, state) from error
+                progress.loss_sum += value
                 progress.step += 1
                 loss = progress.loss_sum / progress.step
                 task.update(progress.step, steps, loss=loss, lr=phase.lr * share)
@@ -220,10 +224,11 @@ class Loop:
                     continue  # a checkpoint holds no gradients
                 self._update(progress, state)
                 overdue = time.monotonic() - saved > options.checkpoint_minutes * 60
-                if overdue or stop_requested():
+                if self.team.share(overdue) or stop:
                     self._save(progress, state)
                     saved = time.monotonic()
-                raise_if_requested()
+                if stop:
+                    raise KeyboardInterrupt
         loss = progress.loss_sum / max(1, progress.step)
         progress.epoch, progress.phase_epoch = progress.epoch + 1, progress.phase_epoch + 1
         progress.step, progress.loss_sum = 0, 0.0
@@ -232,21 +237,25 @@ class Loop:
 
     def _step(
         self, batch: Batch, state: _PhaseState, share: float, progress: Progress, group: int = 1
-    ) -> float:
-        """Add the gradients of one batch, of `group` that make an update; return its loss."""
+    ) -> tuple[float, bool]:
+        """Add the gradients of one batch, of `group` that make an update.
+
+        Returns:
+            Its loss over all processes, and whether one of them was asked to stop.
+        """
         options = self.options
         for settings in state.optimizer.param_groups:
             settings["lr"] = settings["peak_lr"] * share
         for norm in state.norms:  # one image with a map of one position has no variance to learn from
             norm.train(len(batch.items) > 1)
         if (options.mixup or options.cutmix) and len(batch.items) > 1:
-            seed = (options.seed, progress.epoch, progress.step)
+            seed = (options.seed, progress.epoch, progress.step, self.team.rank)
             mixed, others, kept = mix(batch, options.mixup, options.cutmix, seed)
             logits = state.suffix(mixed.inputs, mixed.size)
             loss = mixed_loss(self.loss, logits, batch.targets, others, kept)
         else:
             loss = self.loss(state.suffix(batch.inputs, batch.size), batch.targets)
-        value = float(loss.detach())
+        value, stop = self.team.mean(float(loss.detach()) * batch.weight, stop_requested())
         if not math.isfinite(value):
             files = ", ".join(item.image.name for item in batch.items[:8])
             raise TrainingError(
@@ -254,8 +263,8 @@ class Loop:
                 f"images of the batch: {files}",
                 "Lower --lr, look at these images, or use --precision fp32. The best checkpoint is kept.",
             )
-        self.accelerator.backward(loss / group)
-        return value
+        self.accelerator.backward(loss * (batch.weight / group))
+        return value, stop
 
     def _too_large(self, batch: Batch, state: _PhaseState) -> TrainingError:
         """Return the error of a batch that does not fit, with one that does."""
@@ -283,7 +292,8 @@ class Loop:
             self._score(progress, state, train_loss)
 
     def _score(self, progress: Progress, state: _PhaseState, train_loss: float | None) -> None:
-        scores, loss = validate(state.suffix, state.feed, self.loss, self.options.batch_size)
+        found = validate(state.suffix, state.feed, self.loss, self.options.batch_size)
+        scores, loss = self.team.share(found)  # devices may differ in the last bit, decisions may not
         better = progress.best is None or (scores.main, -loss) > (progress.best, -progress.best_loss)
         row = {
             "epoch": progress.epoch,
@@ -297,8 +307,9 @@ class Loop:
         if better:
             progress.best, progress.best_loss = scores.main, loss
             progress.best_epoch, progress.since_best = progress.epoch, 0
-            best = best_checkpoint(self.checkpoints, progress.epoch)
-            write_tensors(best, self._weights(), {"epoch": str(progress.epoch)})
+            if self.team.leads:
+                best = best_checkpoint(self.checkpoints, progress.epoch)
+                write_tensors(best, self._weights(), {"epoch": str(progress.epoch)})
         else:
             progress.since_best += 1
         self.report.epoch(row, better)
@@ -311,7 +322,9 @@ class Loop:
         state.clock.restart()
         keep = self.options.keep_checkpoints
         average = state.average.tensors if state.average else None
-        save_checkpoint(self.checkpoints, progress, self._weights(), state.optimizer, keep, average)
+        if self.team.leads:
+            save_checkpoint(self.checkpoints, progress, self._weights(), state.optimizer, keep, average)
+        self.team.wait()
 
     def _restore_best(self, progress: Progress) -> None:
         restore_weights(self.model, load_tensors(best_checkpoint(self.checkpoints, progress.best_epoch)))

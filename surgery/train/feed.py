@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -50,12 +50,15 @@ class Batch:
         targets: Classes (n,) int64, several classes (n, c) float32 of 0 and 1, or masks (n, h, w) int64
             with 255 where the loss looks away.
         size: (h, w) of the network's input before padding.
+        weight: Of the loss: several processes have parts of unequal size, and their mean must be that of
+            the whole batch.
     """
 
     items: list[Item]
     inputs: dict[str, Tensor]
     targets: Tensor
     size: tuple[int, int]
+    weight: float = 1.0
 
 
 @dataclass
@@ -78,6 +81,8 @@ class Feed:
         autocast: Context that the frozen part runs in.
         sampler: `uniform`: each image once an epoch. `balanced`: as many, drawn so that the classes are
             equally frequent (labels).
+        rank: Number of this process; it takes each `ranks`-th image of every batch, and of what is cached.
+        ranks: Number of processes.
     """
 
     model: Model
@@ -94,6 +99,8 @@ class Feed:
     precision: str = "fp32"
     autocast: Callable[[], Any] = nullcontext
     sampler: str = "uniform"
+    rank: int = 0
+    ranks: int = 1
     cache: ActivationCache | None = field(default=None, init=False)
     plan: CachePlan | None = field(default=None, init=False)
 
@@ -128,6 +135,7 @@ class Feed:
         largest = max((width * height for width, height in sizes), default=1)
         order = batches(sizes, max(1, FILL_PIXELS // largest), shuffle=False)
         missing = [b for b in order if not all(cache.holds(self._name(wanted[i])) for i in b)]
+        missing = missing[self.rank :: self.ranks]
         done = len(wanted) - sum(map(len, missing))
         progress(done, len(wanted))
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:  # beside the next forward pass
@@ -143,7 +151,7 @@ class Feed:
                 write.result()
 
     def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the training batches of an epoch, from step `start` on.
+        """Yield the training batches of an epoch, or this process's part of each, from step `start` on.
 
         Args:
             epoch: Number of the epoch in the run; decides order and views.
@@ -151,8 +159,13 @@ class Feed:
             start: Steps already done.
         """
         examples = [Example(item, self._choose_view(item, epoch)) for item in self._train]
-        order = self.order(epoch, batch_size)
-        yield from self._batches(examples, order[start:])
+        order = self.order(epoch, batch_size)[start:]
+        parts = [batch[self.rank :: self.ranks] for batch in order]
+        weights = [len(part) * self.ranks / len(batch) for part, batch in zip(parts, order, strict=True)]
+        # A process without an image takes part all the same: the others wait for its gradients.
+        parts = [part or batch[:1] for part, batch in zip(parts, order, strict=True)]
+        for batch, weight in zip(self._batches(examples, parts), weights, strict=True):
+            yield replace(batch, weight=weight)
 
     def order(self, epoch: int, batch_size: int) -> list[list[int]]:
         """Return the training images of each step of an epoch, as indices."""

@@ -96,7 +96,7 @@ def _run(
         for batch in feed.epoch(epoch, batch_size):
             for group in optimizer.param_groups:
                 group["lr"] = float(rates[len(seen)]) * group["peak_lr"] / top
-            value = loss(suffix(batch.inputs, batch.size), batch.targets)
+            value = loss(suffix(batch.inputs, batch.size), batch.targets) * batch.weight
             mean = SMOOTHING * mean + (1 - SMOOTHING) * float(value.detach())
             smooth = mean / (1 - SMOOTHING ** (len(seen) + 1))
             if not math.isfinite(smooth) or (seen and smooth > DIVERGED * min(seen)):

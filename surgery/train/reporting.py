@@ -40,10 +40,11 @@ class Reporter:
 
     Args:
         console: A rich console; None writes to stderr.
+        quiet: Print nothing, as all processes of a run but one do.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
 
     def line(self, text: str) -> None:
         """Print a line."""

@@ -206,12 +206,6 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_step", count)
         patch.setattr(engine, "stop_requested", lambda: len(steps) >= stop_after)
-
-        def raise_then() -> None:
-            if len(steps) >= stop_after:
-                raise KeyboardInterrupt
-
-        patch.setattr(engine, "raise_if_requested", raise_then)
         with pytest.raises(KeyboardInterrupt):
             make_loop(stripes, tmp_path / "b", *firsts, **more).run(resume=False)
     torch.rand(17)  # another process would have another random state
