@@ -76,7 +76,7 @@ def _finish(
     rule = "given"
     if "val" not in draft.splits:
         items = draw_val(items, val_share, seed, recorded)
-        rule = describe_split(items, val_share, seed, whole=not draft.splits)
+        rule = describe_split(val_share, seed, not draft.splits, bool(recorded))
     return Table(
         task=draft.task,
         root=root,

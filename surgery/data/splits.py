@@ -63,12 +63,13 @@ def draw_val(
     return [replace(item, split="val") if item.image in moved else item for item in items]
 
 
-def describe_split(items: Sequence[Item], share: float, seed: int, whole: bool) -> str:
+def describe_split(share: float, seed: int, whole: bool, recorded: bool) -> str:
     """Return the rule of a drawn split in words."""
     percent = round(share * 100)
+    kept = ", earlier images on their side" if recorded else ""
     if whole:
-        return f"{100 - percent}/{percent} stratified, seed {seed}"
-    return f"given, but val: {percent} % of train, stratified, seed {seed}"
+        return f"{100 - percent}/{percent} stratified, seed {seed}{kept}"
+    return f"given, but val: {percent} % of train, stratified, seed {seed}{kept}"
 
 
 def record_split(items: Sequence[Item]) -> dict[str, str]:

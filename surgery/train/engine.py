@@ -214,8 +214,10 @@ class Loop:
                 group = min(options.accumulate, steps - first)
                 try:
                     value, stop = self._step(batch, state, share, progress, group)
-                except torch.OutOfMemoryError as error:
-                    raise self._too_large(batch, state) from error
+                except torch.OutOfMemoryError:
+                    value, stop = math.nan, False
+                if math.isnan(value):  # the error's own frames would keep the memory in use
+                    raise self._too_large(batch, state)
                 progress.loss_sum += value
                 progress.step += 1
                 loss = progress.loss_sum / progress.step
@@ -269,7 +271,8 @@ class Loop:
     def _too_large(self, batch: Batch, state: _PhaseState) -> TrainingError:
         """Return the error of a batch that does not fit, with one that does."""
         size = self.options.batch_size
-        fits = largest_fitting(state.suffix, self.loss, batch)
+        alone = getattr(state.suffix, "module", state.suffix)  # without the other processes
+        fits = largest_fitting(alone, self.loss, batch)
         hint = "Not even one image fits: take smaller images, --recompute, or --strategy frozen."
         if fits:
             together = -(-size * self.options.accumulate // fits)
