@@ -17,10 +17,11 @@ from surgery.artifact.errors import DataError, SurgeryError
 from surgery.artifact.image import read_image
 from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
+from surgery.data.masks import flatten_mask
 from surgery.data.report import Report, group_lines
 from surgery.data.similar import Look, group_similar, look_at
 from surgery.data.table import SPLITS, Item, Problem, Table
-from surgery.data.targets import TargetSpec, flatten_mask, shorten
+from surgery.data.targets import TargetSpec, shorten
 
 MASK_FIXED = "ambiguous mask"
 """The reader's problem that is solved by what it left out itself."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from surgery.artifact.errors import ConfigError, DataError
 from surgery.artifact.manifest import OutputSpec
+from surgery.data.masks import flatten_mask
 from surgery.data.table import Item, Table, Task
 
 IGNORE = 255
@@ -125,23 +126,6 @@ def resolve_target(table: Table, classes: Sequence[str] = (), ignore: Sequence[s
         mask_values=mask_values if table.task == "segment" else (),
     )
     return _bounded(TargetSpec(table.task, output, indices, values))
-
-
-def flatten_mask(mask: NDArray[Any], where: str = "mask") -> NDArray[Any]:
-    """Return an index mask (h, w); grey values that were saved as RGB are taken back.
-
-    Raises:
-        DataError: If the mask is a colour image.
-    """
-    if mask.ndim == 2:
-        return mask
-    grey = mask[:, :, 0]  # (h, w, 3) -> (h, w)
-    if not (np.array_equal(grey, mask[:, :, 1]) and np.array_equal(grey, mask[:, :, 2])):
-        raise DataError(
-            f"{where}: is a colour image; an index mask is needed, whose values are classes",
-            "save it as an 8-bit grey or palette PNG: value 0 for the first line of classes.txt, …",
-        )
-    return grey
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
