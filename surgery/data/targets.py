@@ -33,7 +33,7 @@ class TargetSpec:
     indices: tuple[int | None, ...]
     """By index into `Table.classes`: index into `output.classes`, or None where it is ignored."""
     ignored_values: tuple[int, ...] = ()
-    """Mask values without a name that are ignored (`--ignore 255`)."""
+    """Mask values without a name that are ignored: those of `--ignore 255` and of the format."""
 
     def encode_mask(self, mask: NDArray[Any], where: str = "mask") -> NDArray[np.uint8]:
         """Return the training target of a mask as it was read.
@@ -175,7 +175,7 @@ def _split_values(table: Table, ignore: Sequence[str]) -> tuple[tuple[int, ...],
         if int(number) > 65535:
             raise ConfigError(f"--ignore {number}: no mask holds more than 65535", "")
     names = [name for name in ignore if name not in numbers]
-    return tuple(sorted({int(number) for number in numbers})), names
+    return tuple(sorted({*table.ignored_values, *(int(number) for number in numbers)})), names
 
 
 def _require_known(table: Table, option: str, names: Sequence[str]) -> None:

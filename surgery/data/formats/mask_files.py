@@ -15,6 +15,7 @@ from surgery.data.masks import (
     BinaryMask,
     Colour,
     ColourMask,
+    Colours,
     IndexMask,
     MaskSource,
     count_colours,
@@ -46,7 +47,7 @@ class Seen:
 
 
 def choose_source(
-    root: Path, places: Sequence[Path], masks: Sequence[Path]
+    root: Path, places: Sequence[Path], masks: Sequence[Path], extra: Colours = ()
 ) -> tuple[tuple[str, ...], MakeMask]:
     """Find out the classes of mask files and how to read them.
 
@@ -54,6 +55,7 @@ def choose_source(
         root: The data set, for messages.
         places: Folders in which a file may name the classes.
         masks: All mask files.
+        extra: Colours that may occur although no file names them, and their mask values.
 
     Returns:
         The names by mask value, and what makes a source of a mask file.
@@ -63,9 +65,11 @@ def choose_source(
     """
     lists = find_class_lists(places)
     seen = look_at(masks)
-    table = find_table(lists, seen)
-    if table is not None:
-        return table.names, lambda path: ColourMask(path, table.colours)
+    table = next((found for found in lists if found.colours), None)
+    if table is not None and _by_colour(seen, table):
+        named = {colour for colour, _ in table.colours}
+        colours = (*table.colours, *(pair for pair in extra if pair[0] not in named))
+        return table.names, lambda path: ColourMask(path, colours)
     if lists:
         two = len(lists[0].names) == 2 and seen.values == {0, 255}
         return lists[0].names, BinaryMask if two else IndexMask
@@ -86,12 +90,6 @@ def join_or(names: Iterable[str]) -> str:
     """Return `a, b or c`."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
-
-
-def find_table(lists: Sequence[ClassList], seen: Seen) -> ClassList | None:
-    """Return the list whose colours the masks are painted in; None where their values count."""
-    table = next((found for found in lists if found.colours), None)
-    return table if table is not None and _by_colour(seen, table) else None
 
 
 def look_at(masks: Sequence[Path]) -> Seen:
@@ -126,6 +124,7 @@ def _add(seen: Seen, path: Path) -> None:
 
 
 def _by_colour(seen: Seen, table: ClassList) -> bool:
+    """Whether the colours count and not the values."""
     known = dict(table.colours)
     if seen.mixed:
         return True
