@@ -23,9 +23,6 @@ from surgery.data.similar import Look, group_similar, look_at
 from surgery.data.table import SPLITS, Item, Problem, Table
 from surgery.data.targets import TargetSpec, shorten
 
-MASK_FIXED = "ambiguous mask"
-"""The reader's problem that is solved by what it left out itself."""
-
 
 def check_table(
     table: Table,
@@ -88,14 +85,15 @@ def raise_for(report: Report, skip_bad: bool = False) -> Table:
     """
     if not report.problems:
         return report.table
-    can_skip = f"; --skip-bad trains without {len(report.bad)} of them" if report.bad else ""
+    count = len(report.bad) + sum(problem.left_out for problem in report.problems)
+    can_skip = f"; --skip-bad trains without {count} of them" if count else ""
     hint = f"fix or remove these{can_skip}"
     if not skip_bad:
         raise DataError(report.text(), hint)
     kept = replace(
         report.table,
         items=tuple(item for item in report.table.items if item.image not in report.bad),
-        problems=tuple(p for p in report.table.problems if p.kind != MASK_FIXED),
+        problems=tuple(p for p in report.table.problems if not p.left_out),
     )
     items = _learnt(kept, report.target)
     empty, _ = _find_empty(kept, report.target, items, report.pixels)

@@ -26,6 +26,8 @@ class Problem:
     """The file or folder it is about."""
     message: str
     """What was found and what is allowed."""
+    left_out: bool = False
+    """Whether the reader left out what is at fault, so that the rest will do."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"

@@ -47,11 +47,11 @@ def _pair(
         found = named.get(stem, [])
         if found and stem in taken:
             message = f"shares the mask {found[0].name} with {taken[stem].name}"
-            draft.problems.append(Problem("ambiguous mask", image, message))
+            draft.problems.append(Problem("ambiguous mask", image, message, left_out=True))
             continue
         for second in found[1:]:
             message = f"a second mask of {image.name}; the first is {found[0].name}"
-            draft.problems.append(Problem("ambiguous mask", second, message))
+            draft.problems.append(Problem("ambiguous mask", second, message, left_out=True))
         taken[stem] = image
         pairs.append((image, found[0] if found else None))
     return pairs

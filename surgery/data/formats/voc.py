@@ -113,7 +113,7 @@ def _read_names(path: Path, images: Files, draft: Draft) -> list[str]:
     for number, line in enumerate(read_lines(path), start=1):
         if line and line not in images:
             message = f"line {number}: JPEGImages/ holds no {line!r}"
-            draft.problems.append(Problem("image missing", path, message))
+            draft.problems.append(Problem("image missing", path, message, left_out=True))
         elif line:
             names.append(line)
     return names
