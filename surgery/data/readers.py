@@ -106,6 +106,9 @@ def _drop_repeats(draft: Draft) -> list[Item]:
         if other.split != item.split:
             message = f"is listed in {item.split} and in {other.split}"
             draft.problems.append(Problem("same image in two splits", item.image, message, left_out=True))
+        elif other != item:
+            message = "is listed twice, with different labels or masks"
+            draft.problems.append(Problem("image listed twice", item.image, message, left_out=True))
         elif other is not item:
             draft.warnings.append(Problem("image listed twice", item.image, f"in {item.split}"))
     return list(kept.values())
