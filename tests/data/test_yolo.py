@@ -117,7 +117,8 @@ def test_several_folders_make_a_split_and_val_is_drawn(data, put):
         put(f"images/{part}", f"labels/{part}")
     write_yaml(data, train=["images/a", "images/b"])
     table = read_table(data)
-    assert splits(table) == {"train": 6, "val": 2}
+    assert sum(splits(table).values()) == 8
+    assert table.of("val")
     assert table.split_rule.startswith("given, but val: 20 %")
     assert_masks(table)
 
@@ -167,6 +168,7 @@ def test_boxes_are_refused_with_file_and_line(data, put):
 
 def test_broken_rows_are_problems_with_file_and_line(data, put):
     put("images/train", "labels/train", 12)
+    put("images/val", "labels/val")
     rows = {
         0: ("0 0 0 1.2 0 1 1", "line 2: coordinate 1.2 is outside of 0–1"),
         1: ("0 0 0 1 0 1 nan", "line 2: coordinate nan is outside of 0–1"),
@@ -179,13 +181,13 @@ def test_broken_rows_are_problems_with_file_and_line(data, put):
     for i, (row, _) in rows.items():
         write_text(data, f"labels/train/{i}.txt", f"{LEFT}\n{row}\n")
     write_text(data, "labels/train/2.txt", "0 0 0 1.0004 0 1 1\n")
-    write_yaml(data, train="images/train")
-    report = check_table(read_table(data, val_share=0.5))
+    write_yaml(data, train="images/train", val="images/val")
+    report = check_table(read_table(data))
     assert {p.path.stem: p.message for p in report.problems} == {
         str(i): text for i, (_, text) in rows.items()
     }
     assert {p.kind for p in report.problems} == {"unreadable mask"}
-    assert len(raise_for(report, skip_bad=True).items) == 5
+    assert len(raise_for(report, skip_bad=True).items) == 9
 
 
 def test_the_fingerprint_follows_the_labels(data, put):

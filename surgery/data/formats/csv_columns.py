@@ -17,6 +17,8 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 """Headers of the column of images in lower case without `_`, those that are preferred first."""
 LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target", "tag", "tags", "classid")
+NO_LABELS = ("mask", "rle", "pixel", "box", "url")
+"""What stands in the header of a column that is alone beside the images and no label."""
 SPLIT_COLUMNS = ("split", "set", "subset", "fold")
 
 Cells = tuple[int, list[str]]
@@ -74,7 +76,7 @@ def find_columns(path: Path) -> Columns | None:
         split = _first(names, SPLIT_COLUMNS)
         label = _first(names, LABEL_COLUMNS)
         others = [i for i, name in enumerate(names) if name and i not in (image, split)]
-        if label is None and len(others) == 1:
+        if label is None and len(others) == 1 and not any(word in names[others[0]] for word in NO_LABELS):
             label = others[0]
         return Columns(path, tuple(header), delimiter, image, label, split)
     return None
