@@ -85,8 +85,7 @@ def raise_for(report: Report, skip_bad: bool = False) -> Table:
     """
     if not report.problems:
         return report.table
-    count = len(report.bad) + sum(problem.left_out for problem in report.problems)
-    can_skip = f"; --skip-bad trains without {count} of them" if count else ""
+    can_skip = f"; --skip-bad trains without {report.skipped} of them" if report.skipped else ""
     hint = f"fix or remove these{can_skip}"
     if not skip_bad:
         raise DataError(report.text(), hint)
@@ -99,8 +98,7 @@ def raise_for(report: Report, skip_bad: bool = False) -> Table:
     empty, _ = _find_empty(kept, report.target, items, report.pixels)
     left = [*kept.problems, *empty]
     if left:
-        count = len(report.bad)
-        title = f"{kept.root}: without the {count} images at fault, the data still does not do"
+        title = f"{kept.root}: without the {report.skipped} images at fault, the data still does not do"
         raise DataError("\n".join([title, *group_lines(kept, left)]), "fix or remove these")
     return kept
 
