@@ -33,6 +33,7 @@ MACHINE = Group("Machine", sort_key=4)
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
 Names = Annotated[list[str] | None, Parameter(group=DATA, consume_multiple=True, negative=())]
 Device = Literal["auto", "cpu", "cuda"]
+FORMAT_HELP = "folders, csv, pairs, carvana, coco, voc or yolo; found out otherwise."
 
 
 def option(group: Group, help: str) -> Parameter:
@@ -42,7 +43,7 @@ def option(group: Group, help: str) -> Parameter:
 
 @app.command
 def finetune(
-    data: Annotated[str | None, Parameter(help="Folder of the data set.")] = None,
+    data: Annotated[str | None, Parameter(help="Folder of the data set, or a CSV file.")] = None,
     *,
     name: Annotated[str | None, Parameter(help="Name of the model in the store.")] = None,
     recipe: Annotated[Path | None, Parameter(help="Repeat a run; other options win over it.")] = None,
@@ -51,6 +52,7 @@ def finetune(
     processes: Annotated[int, Parameter(group=MACHINE, help="Processes, one for each GPU.")] = 1,
     as_json: Json = False,
     task: Annotated[str | None, option(DATA, "classify or segment; read from the data otherwise.")] = None,
+    format: Annotated[str | None, option(DATA, FORMAT_HELP)] = None,
     classes: Annotated[Names, Parameter(help="Classes to learn; of a mask the others are the rest.")] = None,
     ignore: Annotated[Names, Parameter(help="Classes left out of loss and metrics.")] = None,
     skip_bad: Annotated[bool | None, option(DATA, "Train without unreadable images.")] = None,
@@ -121,7 +123,7 @@ def finetune(
 @app.command
 def evaluate(
     model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
-    data: Annotated[str, Parameter(help="Folder of the data set.")],
+    data: Annotated[str, Parameter(help="Folder of the data set, or a CSV file.")],
     *,
     split: str = "val",
     skip_bad: Annotated[bool, Parameter(negative=(), help="Leave unreadable images out.")] = False,
@@ -239,11 +241,18 @@ def weights_pull(backbone: str) -> None:
 
 
 @data_app.command(name="check")
-def data_check(data: str, *, classes: Names = None, ignore: Names = None, as_json: Json = False) -> None:
+def data_check(
+    data: str,
+    *,
+    format: Annotated[str | None, option(DATA, FORMAT_HELP)] = None,
+    classes: Names = None,
+    ignore: Names = None,
+    as_json: Json = False,
+) -> None:
     """Report everything that is wrong with DATA, at once."""
     from surgery.recipes.data import check
 
-    check(data, tuple(classes or ()), tuple(ignore or ()), as_json)
+    check(data, tuple(classes or ()), tuple(ignore or ()), as_json, format)
 
 
 @data_app.command(name="sample")

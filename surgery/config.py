@@ -21,13 +21,15 @@ MASK_LOSSES = ("ce", "focal", "dice", "lovasz")
 SAMPLERS = ("uniform", "balanced")
 CLASS_WEIGHTS = ("none", "balanced")
 DEPENDENTS = {
-    "data": ("task", "image_size"),
+    "data": ("task", "format", "image_size"),
     "backbone": ("stages", "freeze_through"),
     "head": ("stages",),
     "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share"),
     "lr_rule": ("lr",),
 }
 """Fields that a run works out from another one where the user leaves them open."""
+FORMATS = ("yolo", "coco", "voc", "carvana", "pairs", "csv", "folders")
+"""How data may lie on disk; `surgery.data.formats` reads them."""
 AUGMENTATIONS = ("none", "flip", "light")
 
 
@@ -36,11 +38,13 @@ class FinetuneConfig:
     """All that `surgery finetune` needs to repeat a run. `None` and "auto" are filled in by `resolve`."""
 
     data: str
-    """Folder of the data set."""
+    """Folder of the data set, or the file that lists it."""
     name: str
     """Name of the model in the store."""
     task: str | None = None
     """`classify` or `segment`; None reads it from the layout of the data."""
+    format: str | None = None
+    """How the data lies on disk, one of `FORMATS`; None finds it out."""
     classes: tuple[str, ...] = ()
     """Classes to learn; empty means all. For masks the others become one class, the rest."""
     ignore: tuple[str, ...] = ()
@@ -156,6 +160,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
             found.append(f"{_flag(field)} {value} is outside {low}–{high}")
 
     one_of("task", TASKS)
+    one_of("format", FORMATS)
     one_of("strategy", STRATEGIES)
     one_of("device", DEVICES)
     one_of("precision", PRECISIONS)

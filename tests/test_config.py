@@ -20,11 +20,19 @@ def test_a_recipe_comes_back_as_it_was(tmp_path):
 def test_every_mistake_is_reported_together():
     values = {
         "data": "d", "name": "n", "strategy": "frozn", "epochs": 0, "augment": "much",
-        "keep_checkpoints": "few", "freeze_through": "stage2",
+        "keep_checkpoints": "few", "freeze_through": "stage2", "format": "coko",
     }  # fmt: skip
     with pytest.raises(ConfigError) as caught:
         from_dict(values)
-    for part in ("frozn", "nearest: frozen", "--epochs 0", "'much'", "'few'", "--freeze-through"):
+    for part in (
+        "frozn",
+        "nearest: frozen",
+        "--epochs 0",
+        "'much'",
+        "'few'",
+        "--freeze-through",
+        "nearest: coco",
+    ):
         assert part in caught.value.message
 
 
@@ -71,4 +79,5 @@ def test_what_follows_from_another_value_is_worked_out_anew():
     assert merge(recipe, {"backbone": "vgg16"}) == recipe
     assert "stages" not in merge(recipe, {"backbone": "resnet50"})
     assert merge(recipe, {"backbone": "resnet50", "stages": ["stage4"]})["stages"] == ["stage4"]
+    assert "format" not in merge({"data": "a", "format": "csv"}, {"data": "b"})
     assert "lr" not in merge(recipe, {"strategy": "full"})

@@ -17,13 +17,11 @@ from surgery.artifact.errors import DataError, SurgeryError
 from surgery.artifact.image import read_image
 from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
+from surgery.data.masks import flatten_mask
 from surgery.data.report import Report, group_lines
 from surgery.data.similar import Look, group_similar, look_at
 from surgery.data.table import SPLITS, Item, Problem, Table
-from surgery.data.targets import TargetSpec, flatten_mask, shorten
-
-MASK_FIXED = "ambiguous mask"
-"""The reader's problem that is solved by what it left out itself."""
+from surgery.data.targets import TargetSpec, shorten
 
 
 def check_table(
@@ -87,21 +85,20 @@ def raise_for(report: Report, skip_bad: bool = False) -> Table:
     """
     if not report.problems:
         return report.table
-    can_skip = f"; --skip-bad trains without {len(report.bad)} of them" if report.bad else ""
+    can_skip = f"; --skip-bad trains without {report.skipped} of them" if report.skipped else ""
     hint = f"fix or remove these{can_skip}"
     if not skip_bad:
         raise DataError(report.text(), hint)
     kept = replace(
         report.table,
         items=tuple(item for item in report.table.items if item.image not in report.bad),
-        problems=tuple(p for p in report.table.problems if p.kind != MASK_FIXED),
+        problems=tuple(p for p in report.table.problems if not p.left_out),
     )
     items = _learnt(kept, report.target)
     empty, _ = _find_empty(kept, report.target, items, report.pixels)
     left = [*kept.problems, *empty]
     if left:
-        count = len(report.bad)
-        title = f"{kept.root}: without the {count} images at fault, the data still does not do"
+        title = f"{kept.root}: without the {report.skipped} images at fault, the data still does not do"
         raise DataError("\n".join([title, *group_lines(kept, left)]), "fix or remove these")
     return kept
 

@@ -10,7 +10,7 @@ from surgery.data.folders import describe_folder
 from surgery.data.formats import FORMATS
 from surgery.data.formats.draft import LAYOUTS, Draft, Format
 from surgery.data.splits import describe_split, draw_val
-from surgery.data.table import Table
+from surgery.data.table import SPLITS, Item, Problem, Table
 
 
 def read_table(
@@ -57,22 +57,29 @@ def _choose(root: Path, format: str | None) -> Format:
     names = {each.name: each for each in FORMATS}
     if format is not None and format not in names:
         raise ConfigError(f"--format {format!r}: there is {', '.join(names)}", "choose one")
+    if format is not None and root.is_file() and not names[format].fits(root):
+        raise DataError(f"{root}: is a file, which --format {format} does not take", "name a folder")
     if format is not None:
         return names[format]
     found = next((each for each in FORMATS if each.fits(root)), None)
     if found is None:
-        raise DataError(f"{root}: is a file, not a folder", "name a folder; unpack an archive first")
+        raise DataError(
+            f"{root}: is a file, not a folder", "name a folder, or a CSV file; unpack an archive first"
+        )
     return found
 
 
 def _finish(
     root: Path, draft: Draft, val_share: float, seed: int, recorded: Mapping[str, str] | None
 ) -> Table:
+    if not draft.items and draft.problems:
+        count = f", and {len(draft.problems) - 1} more problems" if len(draft.problems) > 1 else ""
+        raise DataError(f"{root}: no image is left\n{draft.problems[0]}{count}", "mend these first")
     if not draft.items:
         raise DataError(f"{root}: no images in it\nfound: {describe_folder(root)}", LAYOUTS)
     if not any(item.split == "train" for item in draft.items) and draft.splits:
         raise DataError(f"{root}: no image is in train", "give a train split, or no split at all")
-    items = sorted(draft.items, key=lambda item: item.image.as_posix())
+    items = sorted(_drop_repeats(draft), key=lambda item: item.image.as_posix())
     rule = "given"
     if "val" not in draft.splits:
         items = draw_val(items, val_share, seed, recorded)
@@ -89,6 +96,22 @@ def _finish(
         problems=tuple(draft.problems),
         warnings=tuple(draft.warnings),
     )
+
+
+def _drop_repeats(draft: Draft) -> list[Item]:
+    """Return each image once, in the split that is farthest from training."""
+    kept: dict[Path, Item] = {}
+    for item in sorted(draft.items, key=lambda item: SPLITS.index(item.split), reverse=True):
+        other = kept.setdefault(item.image, item)
+        if other.split != item.split:
+            message = f"is listed in {item.split} and in {other.split}"
+            draft.problems.append(Problem("same image in two splits", item.image, message, left_out=True))
+        elif other != item:
+            message = "is listed twice, with different labels or masks"
+            draft.problems.append(Problem("image listed twice", item.image, message, left_out=True))
+        elif other is not item:
+            draft.warnings.append(Problem("image listed twice", item.image, f"in {item.split}"))
+    return list(kept.values())
 
 
 def _require_data(root: Path) -> None:

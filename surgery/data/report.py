@@ -37,6 +37,11 @@ class Report:
     summary: dict[str, Any]
     """Layout, split, counts per class and the range of sizes."""
 
+    @property
+    def skipped(self) -> int:
+        """Images that `skip_bad` leaves out or that the reader has left out already."""
+        return len(self.bad) + sum(problem.left_out for problem in self.problems)
+
     def text(self) -> str:
         """Return all problems as text, grouped by kind."""
         count = len(self.problems)

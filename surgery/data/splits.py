@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from surgery.artifact.errors import ConfigError, DataError, SurgeryError
 from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
+from surgery.data.masks import flatten_mask
 from surgery.data.similar import Look, group_similar, look_at
 from surgery.data.table import Item
-from surgery.data.targets import IGNORE, flatten_mask
+from surgery.data.targets import IGNORE
 
 TRIES = 256
 """Random draws of which the one with the most even contents is taken (masks, several labels)."""

@@ -26,6 +26,8 @@ class Problem:
     """The file or folder it is about."""
     message: str
     """What was found and what is allowed."""
+    left_out: bool = False
+    """Whether the reader left out what is at fault, so that the rest will do."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
@@ -94,7 +96,8 @@ class Table:
 
         Two tables with the same fingerprint train the same model; moving the root changes nothing.
         """
-        digest = hashlib.sha256(json.dumps([self.task, self.classes]).encode())
+        ignored = [self.ignored_values] if self.ignored_values else []
+        digest = hashlib.sha256(json.dumps([self.task, self.classes, *ignored]).encode())
         for item in sorted(self.items, key=lambda item: self.relative(item.image)):
             mask = [self.relative(item.mask.path), item.mask.digest()] if item.mask else []
             row = [self.relative(item.image), hash_file(item.image), item.truth, mask, item.split]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from surgery.artifact.errors import ConfigError, DataError
 from surgery.artifact.manifest import OutputSpec
+from surgery.data.masks import flatten_mask
 from surgery.data.table import Item, Table, Task
 
 IGNORE = 255
@@ -32,7 +33,7 @@ class TargetSpec:
     indices: tuple[int | None, ...]
     """By index into `Table.classes`: index into `output.classes`, or None where it is ignored."""
     ignored_values: tuple[int, ...] = ()
-    """Mask values without a name that are ignored (`--ignore 255`)."""
+    """Mask values without a name that are ignored: those of `--ignore 255` and of the format."""
 
     def encode_mask(self, mask: NDArray[Any], where: str = "mask") -> NDArray[np.uint8]:
         """Return the training target of a mask as it was read.
@@ -127,23 +128,6 @@ def resolve_target(table: Table, classes: Sequence[str] = (), ignore: Sequence[s
     return _bounded(TargetSpec(table.task, output, indices, values))
 
 
-def flatten_mask(mask: NDArray[Any], where: str = "mask") -> NDArray[Any]:
-    """Return an index mask (h, w); grey values that were saved as RGB are taken back.
-
-    Raises:
-        DataError: If the mask is a colour image.
-    """
-    if mask.ndim == 2:
-        return mask
-    grey = mask[:, :, 0]  # (h, w, 3) -> (h, w)
-    if not (np.array_equal(grey, mask[:, :, 1]) and np.array_equal(grey, mask[:, :, 2])):
-        raise DataError(
-            f"{where}: is a colour image; an index mask is needed, whose values are classes",
-            "save it as an 8-bit grey or palette PNG: value 0 for the first line of classes.txt, …",
-        )
-    return grey
-
-
 def nearest(name: str, names: Sequence[str]) -> str:
     """Return the name that is most like `name`, or an empty string."""
     folded = {other.casefold(): other for other in names}
@@ -191,7 +175,7 @@ def _split_values(table: Table, ignore: Sequence[str]) -> tuple[tuple[int, ...],
         if int(number) > 65535:
             raise ConfigError(f"--ignore {number}: no mask holds more than 65535", "")
     names = [name for name in ignore if name not in numbers]
-    return tuple(sorted({int(number) for number in numbers})), names
+    return tuple(sorted({*table.ignored_values, *(int(number) for number in numbers)})), names
 
 
 def _require_known(table: Table, option: str, names: Sequence[str]) -> None:

@@ -173,6 +173,7 @@ def describe(facts: Facts, model: Model) -> Manifest:
         provenance={"weights": facts.source, "layers": facts.layers, "seed": config.seed},
         data={
             "path": config.data,
+            "format": config.format,
             "fingerprint": table.fingerprint(),
             "layout": table.layout,
             "split_rule": table.split_rule,

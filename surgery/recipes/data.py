@@ -21,14 +21,16 @@ def check(
     classes: Sequence[str] = (),
     ignore: Sequence[str] = (),
     as_json: bool = False,
+    format: str | None = None,
 ) -> None:
     """Print what a dataset holds and everything that is wrong with it.
 
     Args:
-        data: Folder of the dataset.
+        data: Folder of the dataset, or the file that lists it.
         classes: Classes that shall be learnt; empty for all.
         ignore: Classes, or mask values without a name, that shall be left out.
         as_json: Print one JSON object instead, with every problem in it.
+        format: How it lies on disk; None finds it out.
 
     Raises:
         DataError: With all problems, if there are any.
@@ -39,7 +41,7 @@ def check(
     from surgery.data.targets import resolve_target
     from surgery.train.reporting import Reporter
 
-    table = read_table(Path(data))
+    table = read_table(Path(data), format=format)
     target = resolve_target(table, _split(classes), _split(ignore))
     console = Reporter()
     with console.task("checking data") as task:
@@ -57,7 +59,7 @@ def check(
         console.line(note)
     raise_for(report)
     console.line("no problems")
-    console.line(f"next: surgery finetune {data} --name NAME")
+    console.line(f"next: surgery finetune {data}{f' --format {format}' if format else ''} --name NAME")
 
 
 def sample(

@@ -95,7 +95,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     table, targets = read_checked(
         Path(config.data), config.task, lambda table: resolve_target(table, config.classes, config.ignore),
         report, config.val_share, config.seed, config.skip_bad,
-        earlier_split(Store(), config.name, Path(config.data)),
+        earlier_split(Store(), config.name, Path(config.data)), config.format,
     )  # fmt: skip
     raise_if_requested()
     model, weights, config = prepare_model(config, table, targets)

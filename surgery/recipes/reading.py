@@ -23,11 +23,12 @@ def read_checked(
     seed: int = 0,
     skip_bad: bool = False,
     recorded: Mapping[str, str] | None = None,
+    format: str | None = None,
 ) -> tuple[Table, TargetSpec]:
     """Read a data set, decide what is learnt or scored, and check every file.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set, or the file that lists it.
         task: `classify`, `segment`, or None to read it from the layout.
         choose: Decides from the table which classes count.
         report: Where to print.
@@ -35,6 +36,7 @@ def read_checked(
         seed: Seed of that split.
         skip_bad: Leave unreadable images out instead of stopping.
         recorded: Sides that an earlier draw gave, by sha256 of the image.
+        format: How the data lies on disk; None finds it out.
 
     Raises:
         DataError: With all problems, if there are any.
@@ -43,7 +45,7 @@ def read_checked(
     from surgery.data.check import check_table, raise_for
     from surgery.data.readers import read_table
 
-    table = read_table(root, task, val_share, seed, recorded=recorded)
+    table = read_table(root, task, val_share, seed, format, recorded)
     targets = choose(table)
     with report.task("checking data") as task_shown:
         checked = check_table(table, targets, progress=task_shown.update)
@@ -52,7 +54,7 @@ def read_checked(
         report.line(note)
     if checked.problems:  # with skip_bad
         report.line(checked.text())
-        report.line(f"left out: {len(checked.bad)} images")
+        report.line(f"left out: {checked.skipped} images")
     counts = ", ".join(f"{len(table.of(split))} {split}" for split in ("train", "val", "test"))
     report.line(f"data: {root}: {table.layout}, {counts} ({table.split_rule})")
     return table, targets
@@ -64,7 +66,7 @@ def read_as_trained(
     """Read a data set with a finished model's classes, and split it as its training did.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set, or the file that lists it.
         stored: The model; where it drew val, images that it knows stay on their side.
         report: Where to print.
         skip_bad: Leave unreadable images out; a model trained so always does.
@@ -85,10 +87,18 @@ def read_as_trained(
         int(known.get("split_seed", 0)),
         skip_bad or bool(known.get("skip_bad", False)),
         recorded,
+        _format_as_trained(root, known.get("format")),
     )
     if table.split_rule != "given" and not recorded and table.fingerprint() != known.get("fingerprint"):
         report.line("note: not the data of the training, so its drawn val may hold images trained on")
     return table, targets
+
+
+def _format_as_trained(root: Path, name: str | None) -> str | None:
+    """Return the format that a training was told, where this data fits it; other data is found out anew."""
+    from surgery.data.formats import FORMATS
+
+    return next((each.name for each in FORMATS if each.name == name and each.fits(root)), None)
 
 
 def read_split(stored: StoredVersion) -> dict[str, str] | None:

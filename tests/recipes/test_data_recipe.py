@@ -43,6 +43,17 @@ def test_json_is_one_object_with_every_problem(digits, capsys):
     assert [(p["kind"], p["path"]) for p in told["problems"]] == [("unreadable image", "3/x.png")]
 
 
+def test_the_format_may_be_told_and_is_told_on(digits, capsys):
+    rows = [f"{path.relative_to(digits)},{i % 2}" for i, path in enumerate(sorted(digits.rglob("*.png")))]
+    (digits / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    assert main(["data", "check", str(digits), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["classes"]) == ["0", "1"]
+    assert main(["data", "check", str(digits), "--format", "folders"]) == 0
+    assert f"finetune {digits} --format folders --name NAME" in capsys.readouterr().err
+    assert main(["data", "check", str(digits), "--format", "folder"]) == 2
+    assert "yolo, coco" in capsys.readouterr().err
+
+
 def test_cars_are_drawn_as_wished(tmp_path, capsys):
     out = tmp_path / "cars"
     wish = ["--n-train", "2", "--n-val", "1", "--domain", "night", "--size", "96x64", "--seed", "4"]
