@@ -55,7 +55,9 @@ def finetune(
     skip_bad: Annotated[bool | None, option(DATA, "Train without unreadable images.")] = None,
     val_share: Annotated[float | None, option(DATA, "Share drawn for val where no split is given.")] = None,
     image_size: Annotated[str | None, option(DATA, "N or WxH; masks default to the images' size.")] = None,
-    augment: Annotated[str | None, option(DATA, "auto, none, flip or light.")] = None,
+    augment: Annotated[
+        str | None, option(DATA, "auto, none, flip, light, medium, heavy, domain or FILE.yaml.")
+    ] = None,
     views: Annotated[int | None, option(DATA, "Views kept per image; 0: new every epoch.")] = None,
     backbone: Annotated[str | None, option(MODEL, "A timm model (default: vgg16).")] = None,
     weights: Annotated[str | None, option(MODEL, "imagenet, hub, random, FILE or NAME[@VERSION].")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 
 from surgery.artifact.image import input_size, read_image, read_mask, read_size
 from surgery.artifact.manifest import InputSpec
+from surgery.data.augment import Pipeline, describe_content
 from surgery.data.loaders import batches, iterate
 from surgery.data.table import Item, Table, hash_file
 from surgery.data.targets import TargetSpec
-from surgery.data.transforms import make_view
+from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, to_half, unpack
 
@@ -74,6 +74,7 @@ class Feed:
         cache_gib: Bound on the activation cache, GiB; 0 turns it off.
         precision: Precision of the frozen part, part of the cache's key.
         autocast: Context that the frozen part runs in.
+        pipeline: The steps of the augmentation `custom`.
     """
 
     model: Model
@@ -89,11 +90,12 @@ class Feed:
     cache_gib: float
     precision: str = "fp32"
     autocast: Callable[[], Any] = nullcontext
+    pipeline: Pipeline | None = None
     cache: ActivationCache | None = field(default=None, init=False)
     plan: CachePlan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._view = make_view(self.input, self.augment)
+        self._view = make_view(self.input, self.augment, self.pipeline)
         self._train = self.table.of("train")
         self._val = self.table.of("val")
         self._sizes: dict[Item, tuple[int, int]] = {}
@@ -241,8 +243,7 @@ class Feed:
         return self.augment == "flip" and self.views == 0 and self._seed_of(example) % 2 == 0
 
     def _seed_of(self, example: Example) -> int:
-        text = f"{self.seed}/{self._digest(example.item)}/{example.view}"
-        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+        return view_seed(self.seed, self._digest(example.item), example.view)
 
     def _digest(self, item: Item) -> str:
         return self.table.content_hash(item)
@@ -277,7 +278,7 @@ class Feed:
             "stride": self.model.stride,
             "libraries": [version(name) for name in ("torch", "timm", "albumentations", "pillow")],
             "input": self.input.__dict__,
-            "augment": self.augment,
+            "augment": describe_content(self.augment, self.pipeline, self.table.task == "segment"),
             "targets": self.targets.describe(),
             "precision": self.precision,
             "device": self.device.type,
