@@ -48,6 +48,7 @@ def finetune(
     recipe: Annotated[Path | None, Parameter(help="Repeat a run; other options win over it.")] = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the unfinished run of NAME.")] = False,
     promote: Annotated[bool, Parameter(negative=(), help="Make the new version production.")] = False,
+    preview: Annotated[bool, Parameter(negative=(), help="Write a page of views; train nothing.")] = False,
     as_json: Json = False,
     task: Annotated[str | None, option(DATA, "classify or segment; read from the data otherwise.")] = None,
     classes: Annotated[Names, Parameter(help="Classes to learn; of a mask the others are the rest.")] = None,
@@ -86,7 +87,7 @@ def finetune(
 ) -> None:
     """Fine-tune a pretrained backbone on DATA, prove the export and store it as the next version of NAME."""
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("recipe", "resume", "promote", "as_json"):
+    for key in ("recipe", "resume", "promote", "preview", "as_json"):
         given.pop(key, None)
     from surgery.config import from_dict, load_recipe, merge, parse_size
 
@@ -97,6 +98,10 @@ def finetune(
         given["image_size"] = list(parse_size(given["image_size"]))
     values = merge(load_recipe(recipe) if recipe else {}, given)
     config = from_dict(values, str(recipe) if recipe else "surgery finetune")
+    if preview:
+        from surgery.recipes.preview import preview as show
+
+        return show(config, as_json)
     from surgery.recipes.finetune import finetune as run
 
     run(config, resume, promote, as_json)
