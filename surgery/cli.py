@@ -50,6 +50,7 @@ def finetune(
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the unfinished run of NAME.")] = False,
     promote: Annotated[bool, Parameter(negative=(), help="Make the new version production.")] = False,
     processes: Annotated[int, Parameter(group=MACHINE, help="Processes, one for each GPU.")] = 1,
+    preview: Annotated[bool, Parameter(negative=(), help="Write a page of views; train nothing.")] = False,
     as_json: Json = False,
     task: Annotated[str | None, option(DATA, "classify or segment; read from the data otherwise.")] = None,
     format: Annotated[str | None, option(DATA, FORMAT_HELP)] = None,
@@ -58,7 +59,9 @@ def finetune(
     skip_bad: Annotated[bool | None, option(DATA, "Train without unreadable images.")] = None,
     val_share: Annotated[float | None, option(DATA, "Share drawn for val where no split is given.")] = None,
     image_size: Annotated[str | None, option(DATA, "N or WxH; masks default to the images' size.")] = None,
-    augment: Annotated[str | None, option(DATA, "auto, none, flip or light.")] = None,
+    augment: Annotated[
+        str | None, option(DATA, "auto, none, flip, light, medium, heavy, domain or FILE.yaml.")
+    ] = None,
     views: Annotated[int | None, option(DATA, "Views kept per image; 0: new every epoch.")] = None,
     backbone: Annotated[str | None, option(MODEL, "A timm model (default: vgg16).")] = None,
     weights: Annotated[str | None, option(MODEL, "imagenet, hub, random, FILE or NAME[@VERSION].")] = None,
@@ -102,7 +105,7 @@ def finetune(
 ) -> None:
     """Fine-tune a pretrained backbone on DATA, prove the export and store it as the next version of NAME."""
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("recipe", "resume", "promote", "as_json", "processes"):
+    for key in ("recipe", "resume", "promote", "preview", "as_json", "processes"):
         given.pop(key, None)
     from surgery.config import from_dict, load_recipe, merge, parse_rate, parse_size
 
@@ -115,6 +118,10 @@ def finetune(
         given["image_size"] = list(parse_size(given["image_size"]))
     values = merge(load_recipe(recipe) if recipe else {}, given)
     config = from_dict(values, str(recipe) if recipe else "surgery finetune")
+    if preview:
+        from surgery.recipes.preview import preview as show
+
+        return show(config, as_json)
     from surgery.recipes.finetune import finetune as run
 
     run(config, resume, promote, as_json, processes)

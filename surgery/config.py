@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from surgery.artifact.errors import ConfigError, UserError
 
@@ -26,11 +26,15 @@ DEPENDENTS = {
     "head": ("stages",),
     "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share"),
     "lr_rule": ("lr",),
+    "augment": ("pipeline",),
 }
 """Fields that a run works out from another one where the user leaves them open."""
 FORMATS = ("yolo", "coco", "voc", "carvana", "pairs", "csv", "folders")
 """How data may lie on disk; `surgery.data.formats` reads them."""
-AUGMENTATIONS = ("none", "flip", "light")
+AUGMENTATIONS = ("none", "flip", "light", "medium", "heavy", "domain")
+CUSTOM = "custom"
+"""`augment` of a run whose steps stand in `pipeline`."""
+PIPELINE_FILES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,11 @@ class FinetuneConfig:
     image_size: tuple[int, int] | None = None
     """(width, height) in pixels; None is 224×224 for classification, the images' own for masks."""
     augment: str = "auto"
-    """`none`, `flip`, `light`; auto is `flip` for masks and `light` for classification."""
+    """`none`, `flip`, `light`, `medium`, `heavy`, `domain`, or a file with a pipeline of one's own; auto is
+    `flip` for masks and `light` for classification."""
+    pipeline: tuple[dict[str, Any], ...] | None = None
+    """The steps of that file, each `{TransformName: {argument: value}}`; `augment` is `custom` then, and
+    the file is not read again."""
     views: int = 2
     """Views per image (one plain, the others augmented) that a phase with a frozen part computes
     once and reuses; 0 draws a new one every epoch, as phases without a frozen part always do."""
@@ -164,11 +172,11 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("strategy", STRATEGIES)
     one_of("device", DEVICES)
     one_of("precision", PRECISIONS)
-    one_of("augment", ("auto", *AUGMENTATIONS))
     one_of("optimizer", OPTIMIZERS)
     one_of("lr_rule", ("given", "range"))
     one_of("sampler", SAMPLERS)
     one_of("class_weights", CLASS_WEIGHTS)
+    found.extend(_augment_problems(config))
     within("val_share", 0.01, 0.9)
     within("dropout", 0.0, 0.95)
     within("warmup_share", 0.0, 0.9)
@@ -204,6 +212,19 @@ def _problems(config: FinetuneConfig) -> list[str]:
         found.append(f"--freeze-through goes with --strategy partial, not {config.strategy}")
     if config.strategy == "random" and config.weights not in ("imagenet", "random"):
         found.append(f"--strategy random starts from no weights, but --weights is {config.weights}")
+    return found
+
+
+def _augment_problems(config: FinetuneConfig) -> list[str]:
+    augment, allowed = config.augment, ("auto", *AUGMENTATIONS)
+    if augment == CUSTOM:
+        return [] if config.pipeline else ["--augment custom has no steps: name a file, or give `pipeline`"]
+    found = [] if config.pipeline is None else [f"pipeline goes with augment {CUSTOM}, not {augment!r}"]
+    if augment not in allowed and not augment.lower().endswith(PIPELINE_FILES):
+        near = difflib.get_close_matches(augment, allowed, 1)
+        guess = f" (nearest: {near[0]})" if near else ""
+        choice = f"{', '.join(allowed)}, nor a file ending in {', '.join(PIPELINE_FILES)}"
+        found.append(f"--augment {augment!r} is none of {choice}{guess}")
     return found
 
 
@@ -293,6 +314,8 @@ def from_dict(values: dict[str, Any], where: str = "recipe") -> FinetuneConfig:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
     options = get_args(hint) if not _is_tuple(hint) else ()
     if options:
         return any(_fits(value, option) for option in options)

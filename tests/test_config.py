@@ -56,6 +56,44 @@ def test_sizes_that_are_none(text):
         parse_size(text)
 
 
+def test_a_recipe_holds_the_steps_of_a_pipeline(tmp_path):
+    steps = ({"OneOf": {"transforms": [{"Blur": {"blur_limit": [3, 5]}}], "p": 0.5}}, {"HorizontalFlip": {}})
+    config = FinetuneConfig("d", "n", augment="custom", pipeline=steps)
+    save_recipe(config, tmp_path / "r.yaml")
+    assert from_dict(load_recipe(tmp_path / "r.yaml")) == config
+    assert to_dict(config)["pipeline"] == list(steps)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"augment": "hevy"}, "nearest: heavy"),
+        ({"augment": "mine.txt"}, "nor a file ending in .yaml, .yml, .json"),
+        ({"augment": "custom"}, "has no steps"),
+        ({"augment": "light", "pipeline": [{"Blur": {}}]}, "pipeline goes with augment custom"),
+        ({"augment": "a.yaml", "pipeline": [{"Blur": {}}]}, "pipeline goes with augment custom"),
+        ({"augment": "custom", "pipeline": ["Blur"]}, "pipeline is"),
+        ({"augment": "custom", "pipeline": "Blur"}, "pipeline is"),
+    ],
+)
+def test_what_augment_may_be(values, said):
+    with pytest.raises(ConfigError, match=said):
+        from_dict({"data": "d", "name": "n"} | values)
+
+
+@pytest.mark.parametrize(
+    "augment", ["auto", "none", "light", "domain", "mine.yaml", "dir/MINE.YML", "x.json"]
+)
+def test_what_augment_is(augment):
+    assert from_dict({"data": "d", "name": "n", "augment": augment}).augment == augment
+
+
+def test_another_augmentation_wins_over_the_steps_of_a_recipe():
+    recipe = {"augment": "custom", "pipeline": [{"Blur": {}}], "seed": 1}
+    assert merge(recipe, {"seed": 2}) == recipe | {"seed": 2}
+    assert merge(recipe, {"augment": "mine.yaml"}) == {"augment": "mine.yaml", "seed": 1}
+
+
 def test_random_takes_no_pretrained_weights():
     with pytest.raises(ConfigError, match="starts from no weights"):
         FinetuneConfig("d", "n", strategy="random", weights="hub")

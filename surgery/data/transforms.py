@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import random
+import hashlib
 import threading
-from collections.abc import Callable
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,7 +13,16 @@ from PIL import Image
 from surgery.artifact.errors import ConfigError
 from surgery.artifact.image import crop_box, input_size, prepare_image
 from surgery.artifact.manifest import InputSpec
-from surgery.config import AUGMENTATIONS
+from surgery.config import AUGMENTATIONS, CUSTOM
+from surgery.data.augment import (
+    NAMED,
+    Pipeline,
+    build_pipeline,
+    choose_steps,
+    is_scaling,
+    is_sized,
+    run_pipeline,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -40,20 +46,23 @@ class View(Protocol):
         """
 
 
-def make_view(input: InputSpec, augment: str) -> View:
+def make_view(input: InputSpec, augment: str, pipeline: Pipeline | None = None) -> View:
     """Return the function that makes the views of training.
 
     Args:
         input: Size rule of the network's input.
-        augment: `none`: every view is plain. `flip`: the plain view mirrored. `light`: for labels
-            a random crop, mirrored or not, with mild changes of colour; for masks mirrored or not,
-            moved and scaled by up to half, with mild changes of light.
+        augment: `none`: every view is plain. `flip`: the plain view mirrored. A preset
+            (`data/presets.py`), or `custom`. For labels a pipeline that scales starts from the whole
+            image; all others start from the plain view.
+        pipeline: The steps of `custom`, known to be right (`data/pipeline.py`).
 
     Raises:
-        ConfigError: If there is no such augmentation.
+        ConfigError: If there is no such augmentation, or, from the view, if a pipeline of the user's
+            fails or gives what is no input of the network.
     """
-    if augment not in AUGMENTATIONS:
+    if augment not in (*AUGMENTATIONS, CUSTOM):
         raise ConfigError(f"augment {augment!r}: there is {', '.join(AUGMENTATIONS)}", "choose one")
+    built = threading.local()  # a pipeline keeps its random state in itself
 
     def view(
         image: Pixels, mask: Pixels | None, seed: int, plain: bool = False
@@ -62,11 +71,38 @@ def make_view(input: InputSpec, augment: str) -> View:
             return plain_view(image, mask, input)
         if augment == "flip":
             return _mirror(*plain_view(image, mask, input))
-        if mask is None:
-            return _augment_labelled(image, input, seed), None
-        return _augment_masked(image, mask, input, seed)
+        steps = choose_steps(augment, pipeline, mask is not None)
+        size = input_size((image.shape[1], image.shape[0]), input)
+        if min(size) == 1 and augment not in NAMED and pipeline is None:
+            return plain_view(image, mask, input)  # a line of pixels, which some transforms do not take
+        if mask is not None or not is_scaling(steps):
+            image, mask = plain_view(image, mask, input)
+        made: dict[Any, Any] = built.__dict__.setdefault("by_size", {})
+        key = size if is_sized(steps) else None
+        if len(made) > 64:  # images of very many sizes
+            made.clear()
+        try:
+            if key not in made:
+                made[key] = build_pipeline(steps, size)
+            return _apply(made[key], image, mask, seed, size)
+        except Exception as error:  # a transform raises whatever it likes
+            if pipeline is None or isinstance(error, ConfigError):
+                raise
+            what = f"--augment fails on an image of {image.shape[1]}×{image.shape[0]} pixels"
+            raise ConfigError(f"{what}: {type(error).__name__}: {error}", "Change the pipeline.") from error
 
     return view
+
+
+def view_seed(seed: int, digest: str, view: int) -> int:
+    """Return the seed of one view of one image.
+
+    Args:
+        seed: The run's.
+        digest: sha256 of the image's bytes, in hex.
+        view: Number of the view; 0 is the plain one.
+    """
+    return int(hashlib.sha256(f"{seed}/{digest}/{view}".encode()).hexdigest()[:8], 16)
 
 
 def plain_view(image: Pixels, mask: Pixels | None, input: InputSpec) -> tuple[Pixels, Pixels | None]:
@@ -90,95 +126,22 @@ def _mirror(image: Pixels, mask: Pixels | None) -> tuple[Pixels, Pixels | None]:
     return flipped, None if mask is None else np.ascontiguousarray(mask[:, ::-1])
 
 
-def _augment_labelled(image: Pixels, input: InputSpec, seed: int) -> Pixels:
-    height, width = image.shape[:2]
-    size = input_size((width, height), input)
-    pipeline = _pipeline(("label", size), lambda: _label_pipeline(size))
-    result: Pixels = _run(pipeline, seed, image=np.ascontiguousarray(image))["image"]
-    return result
-
-
-def _augment_masked(image: Pixels, mask: Pixels, input: InputSpec, seed: int) -> tuple[Pixels, Pixels]:
-    prepared, target = plain_view(image, mask, input)
-    pipeline = _pipeline(("mask",), _mask_pipeline)
-    result = _run(
-        pipeline,
-        seed,
-        image=np.ascontiguousarray(prepared),
-        mask=np.ascontiguousarray(target),
-    )
-    return result["image"], result["mask"]
-
-
-# --- albumentations -------------------------------------------------------------------------------
-
-_OF_THREAD = threading.local()
-
-
-def _pipeline(key: tuple[Any, ...], build: Callable[[], Any]) -> Any:
-    """Return this thread's own pipeline: a pipeline keeps its random state in itself."""
-    made: dict[tuple[Any, ...], Any] = _OF_THREAD.__dict__.setdefault("pipelines", {})
-    if key not in made:
-        if len(made) > 64:  # images of very many sizes
-            made.clear()
-        made[key] = build()
-    return made[key]
-
-
-def _run(pipeline: Any, seed: int, **data: Any) -> dict[str, Any]:
-    # One generator for all steps. `set_random_seed` would give each step its own from the same
-    # seed, and the first draws of all of them, such as flip and brightness, would be the same.
-    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    result: dict[str, Any] = pipeline(**data)
-    return result
-
-
-def _label_pipeline(size: tuple[int, int]) -> Any:
-    A = _albumentations()
-    width, height = size
-    return A.Compose(
-        [
-            A.RandomResizedCrop(
-                (height, width),
-                scale=(0.35, 1.0),
-                ratio=(0.75 * width / height, 4 / 3 * width / height),
-                # Averages like the plain view does when it scales down.
-                area_for_downscale="image",
-            ),
-            A.HorizontalFlip(p=0.5),
-            A.ColorJitter(
-                brightness=(0.8, 1.2),
-                contrast=(0.8, 1.2),
-                saturation=(0.8, 1.2),
-                hue=(-0.03, 0.03),
-                p=0.8,
-            ),
-        ]
-    )
-
-
-def _mask_pipeline() -> Any:
-    A = _albumentations()
-    return A.Compose(
-        [
-            A.HorizontalFlip(p=0.5),
-            A.Affine(
-                scale=(0.67, 1.5),
-                keep_ratio=True,
-                balanced_scale=True,
-                translate_percent=(-0.1, 0.1),
-                border_mode=cv2.BORDER_REFLECT_101,
-                p=0.8,
-            ),
-            A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.5),
-            A.HueSaturationValue(hue_shift_limit=5, sat_shift_limit=20, val_shift_limit=0, p=0.3),
-        ]
-    )
-
-
-def _albumentations() -> Any:
-    # Importing it asks the package index for its newest version otherwise.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
-    return albumentations
+def _apply(
+    built: Any, image: Pixels, mask: Pixels | None, seed: int, size: tuple[int, int]
+) -> tuple[Pixels, Pixels | None]:
+    data = {"image": np.ascontiguousarray(image)}
+    if mask is not None:
+        data["mask"] = np.ascontiguousarray(mask)
+    result = run_pipeline(built, seed, **data)
+    pixels = result["image"]
+    where = f"--augment makes of an image of {image.shape[1]}×{image.shape[0]} pixels"
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+        kind = f"{getattr(pixels, 'dtype', type(pixels))} {tuple(getattr(pixels, 'shape', ()))}"
+        hint = "Leave out what scales, normalises or makes tensors: the network does so itself."
+        raise ConfigError(f"{where} {kind}; the network takes uint8 (h, w, 3)", hint)
+    if pixels.shape[:2] != size[::-1]:
+        raise ConfigError(
+            f"{where} one of {pixels.shape[1]}×{pixels.shape[0]}; the network's input is {size[0]}×{size[1]}",
+            "Leave a step's size out, and it is the input's; or say another input with --image-size.",
+        )
+    return pixels, result.get("mask")

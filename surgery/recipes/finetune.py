@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
-from surgery.config import FinetuneConfig, check_task
+from surgery.config import AUGMENTATIONS, CUSTOM, FinetuneConfig, check_task
 
 if TYPE_CHECKING:
     from surgery.artifact.manifest import InputSpec
@@ -92,14 +92,17 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     from surgery.train.interrupt import raise_if_requested
 
     started = time.monotonic()
+    config = read_augment(config)
     table, targets = read_checked(
         Path(config.data), config.task, lambda table: resolve_target(table, config.classes, config.ignore),
         report, config.val_share, config.seed, config.skip_bad,
         earlier_split(Store(), config.name, Path(config.data)), config.format,
     )  # fmt: skip
     raise_if_requested()
+    spec = resolve_input(config, table)
+    try_augment(config, spec, table, targets)
     model, weights, config = prepare_model(config, table, targets)
-    spec = resolve_input(config, table, model)
+    spec = dataclasses.replace(spec, mean=model.backbone.mean, std=model.backbone.std)
     config = resolve_config(config, model, spec, weights)
 
     from surgery.recipes.training import Material, build_loop, find_rate
@@ -167,8 +170,9 @@ def prepare_model(
 
     source = "random" if config.strategy == "random" else config.weights
     head = config.head or DEFAULT_HEAD[table.task]
-    augment = DEFAULT_AUGMENT[table.task] if config.augment == "auto" else config.augment
-    config = dataclasses.replace(config, task=table.task, head=head, augment=augment, weights=source)
+    config = dataclasses.replace(
+        config, task=table.task, head=head, augment=choose_augment(config, table), weights=source
+    )
     check_task(config, table.task)
     weights = load_weights(config.backbone, source)
     model = build_model(
@@ -179,19 +183,51 @@ def prepare_model(
     return model, weights, config
 
 
-def resolve_input(config: FinetuneConfig, table: Table, model: Model) -> InputSpec:
-    """Return how images become the network's input."""
+def read_augment(config: FinetuneConfig) -> FinetuneConfig:
+    """Return the config with the steps of a pipeline of the user's in it, checked one by one.
+
+    Raises:
+        ConfigError: With all that is wrong with the pipeline.
+    """
+    if config.augment in ("auto", *AUGMENTATIONS):
+        return config
+    from surgery.data.pipeline import check_pipeline, read_pipeline
+
+    if config.pipeline is None:
+        steps = read_pipeline(Path(config.augment))
+    else:
+        steps = check_pipeline(config.pipeline, "pipeline")
+    return dataclasses.replace(config, augment=CUSTOM, pipeline=tuple(steps))
+
+
+def try_augment(config: FinetuneConfig, spec: InputSpec, table: Table, targets: TargetSpec) -> None:
+    """Try a pipeline of the user's on noise.
+
+    Raises:
+        ConfigError: If it does not give what the network takes.
+    """
+    if config.pipeline is not None:
+        from surgery.data.trial import try_pipeline
+
+        try_pipeline(config.pipeline, spec, table, targets)
+
+
+def choose_augment(config: FinetuneConfig, table: Table) -> str:
+    """Return the augmentation, the task's own where the user says none."""
+    return DEFAULT_AUGMENT[table.task] if config.augment == "auto" else config.augment
+
+
+def resolve_input(config: FinetuneConfig, table: Table) -> InputSpec:
+    """Return how images become the network's input; mean and deviation are the backbone's to say."""
     from surgery.artifact.image import read_size
     from surgery.artifact.manifest import InputSpec
 
-    common: dict[str, Any] = {"mean": model.backbone.mean, "std": model.backbone.std}
     if table.task == "segment" and config.image_size is None:
         sizes = [read_size(item.image) for item in table.items]
         pixels = max(width * height for width, height in sizes)
-        return InputSpec(size_rule="native", max_pixels=NATIVE_HEADROOM * pixels, **common)
+        return InputSpec(size_rule="native", max_pixels=NATIVE_HEADROOM * pixels)
     width, height = config.image_size or CLASSIFY_SIZE
-    common |= {"width": width, "height": height}
-    return InputSpec("crop" if table.task == "classify" else "resize", **common)
+    return InputSpec("crop" if table.task == "classify" else "resize", width, height)
 
 
 def resolve_config(
@@ -219,7 +255,11 @@ def describe_views(config: FinetuneConfig, phase: Phase) -> str:
         if phase.first > 0 and config.views
         else "new views every epoch"
     )
-    return f"augmentation {config.augment}, {kept}"
+    if config.pipeline is None:
+        return f"augmentation {config.augment}, {kept}"
+    from surgery.data.augment import describe_steps
+
+    return f"augmentation of your own ({describe_steps(config.pipeline)}), {kept}"
 
 
 def show_plan(

@@ -61,6 +61,7 @@ def build_loop(
             precision=accelerator.mixed_precision,
             autocast=accelerator.autocast,
             sampler=config.sampler,
+            pipeline=config.pipeline,
             rank=accelerator.process_index,
             ranks=accelerator.num_processes,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +16,12 @@ from torch import Tensor, nn
 
 from surgery.artifact.image import input_size, read_image, read_size
 from surgery.artifact.manifest import InputSpec
+from surgery.data.augment import Pipeline, describe_content
 from surgery.data.balance import draw_balanced
 from surgery.data.loaders import batches, iterate
 from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
-from surgery.data.transforms import make_view
+from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, to_half, unpack
 
@@ -83,6 +83,7 @@ class Feed:
             equally frequent (labels).
         rank: Number of this process; it takes each `ranks`-th image of every batch, and of what is cached.
         ranks: Number of processes.
+        pipeline: The steps of the augmentation `custom`.
     """
 
     model: Model
@@ -101,11 +102,12 @@ class Feed:
     sampler: str = "uniform"
     rank: int = 0
     ranks: int = 1
+    pipeline: Pipeline | None = None
     cache: ActivationCache | None = field(default=None, init=False)
     plan: CachePlan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._view = make_view(self.input, self.augment)
+        self._view = make_view(self.input, self.augment, self.pipeline)
         self._train = self.table.of("train")
         self._val = self.table.of("val")
         self._sizes: dict[Item, tuple[int, int]] = {}
@@ -267,8 +269,7 @@ class Feed:
         return self.augment == "flip" and self.views == 0 and self._seed_of(example) % 2 == 0
 
     def _seed_of(self, example: Example) -> int:
-        text = f"{self.seed}/{self._digest(example.item)}/{example.view}"
-        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+        return view_seed(self.seed, self._digest(example.item), example.view)
 
     def _digest(self, item: Item) -> str:
         return self.table.content_hash(item)
@@ -303,7 +304,7 @@ class Feed:
             "stride": self.model.stride,
             "libraries": [version(name) for name in ("torch", "timm", "albumentations", "pillow")],
             "input": self.input.__dict__,
-            "augment": self.augment,
+            "augment": describe_content(self.augment, self.pipeline, self.table.task == "segment"),
             "targets": self.targets.describe(),
             "precision": self.precision,
             "device": self.device.type,

@@ -140,5 +140,5 @@ def test_the_oddest_sizes_pass(size, with_mask):
 
 
 def test_an_unknown_augmentation_names_all():
-    with pytest.raises(ConfigError, match="none, flip, light"):
-        make_view(InputSpec("native"), "heavy")
+    with pytest.raises(ConfigError, match="none, flip, light, medium, heavy, domain"):
+        make_view(InputSpec("native"), "much")

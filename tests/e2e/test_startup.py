@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "timm", "onnxruntime", "onnx", "albumentations", "segmentation_models_pytorch"}
-HEAVY |= {"sklearn", "bentoml", "matplotlib", "accelerate"}
+HEAVY |= {"sklearn", "bentoml", "matplotlib", "accelerate", "jinja2"}
 NEEDED_BY_THE_STORE = {"cv2", "numpy", "PIL"}
 
 
