@@ -87,7 +87,7 @@ def fit_temperature(found: Labelled, output: OutputSpec) -> tuple[float | None, 
         Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     if found.n < LEAST_IMAGES:
-        return None, f"{found.n} images are too few; {LEAST_IMAGES} are needed"
+        return None, f"too few images, {found.n} of {LEAST_IMAGES}"
     if all_right(found, output):
         return None, "every answer is right, so the loss falls without end as the temperature does"
 
@@ -110,12 +110,21 @@ def all_right(found: Labelled, output: OutputSpec) -> bool:
 
 
 def mean_nll(found: Labelled, output: OutputSpec) -> float:
-    """Return the mean negative log-likelihood of the truth: per image, or per image and class where an
-    image may have several labels."""
+    """Return the mean negative log-likelihood of the truth."""
+    return float(image_losses(found, output).mean())
+
+
+def image_losses(found: Labelled, output: OutputSpec) -> np.ndarray:
+    """Return the negative log-likelihood of each image's truth, (n,).
+
+    Where an image may have several labels it is the mean over the classes.
+    """
     cooled = found.logits / output.temperature
     if output.multilabel:
-        return float(np.mean(np.logaddexp(0, cooled) - cooled * found.truth))
-    return float(np.mean(np.logaddexp.reduce(cooled, axis=1) - cooled[found.truth]))
+        several: np.ndarray = np.mean(np.logaddexp(0, cooled) - cooled * found.truth, axis=1)
+        return several
+    single: np.ndarray = np.logaddexp.reduce(cooled, axis=1) - cooled[found.truth]
+    return single
 
 
 def calibration_error(found: Labelled, output: OutputSpec) -> tuple[float, list[dict[str, Any]]]:

@@ -50,7 +50,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Draft:
+class Unsealed:
     """A version that is proven and whole but for what is still to be written about it."""
 
     folder: Path
@@ -63,8 +63,8 @@ class Draft:
     """What the graph made of val."""
 
 
-Write = Callable[[Draft], None]
-"""Adds files to a draft."""
+Write = Callable[[Unsealed], None]
+"""Adds files to a version."""
 
 
 def package(
@@ -95,7 +95,7 @@ def package(
         save_recipe(config, staging.path / "recipe.yaml")
         _write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
         if write:
-            write(Draft(staging.path, manifest, facts.table, facts.targets, val))
+            write(Unsealed(staging.path, manifest, facts.table, facts.targets, val))
         return staging.commit(manifest)
 
 
@@ -138,7 +138,7 @@ def export_again(
         scores = {"data": str(table.root), "fingerprint": table.fingerprint(), **manifest.scores}
         manifest = dataclasses.replace(manifest, scores=scores)
         if write:
-            write(Draft(staging.path, manifest, table, targets, val))
+            write(Unsealed(staging.path, manifest, table, targets, val))
         return staging.commit(manifest)
 
 

@@ -62,9 +62,6 @@ def test_what_json_cannot_hold_is_named() -> None:
         ("output.rest", "lake"),
         ("output.activation", "relu"),
         ("output.temperature", "1"),
-        ("output.temperature", 0),
-        ("output.temperature", float("nan")),
-        ("output.temperature", float("inf")),
         ("output.temperature", 2.0),
         ("files", {"model.onnx": "12"}),
         ("files", {"model.onnx": "0" * 64, "../x": "0" * 64}),
@@ -107,6 +104,11 @@ def test_a_classifier_keeps_its_temperature(tmp_path: Path) -> None:
     manifest = replace(labels, output=replace(labels.output, temperature=1.75))
     manifest.save(tmp_path / "manifest.json")
     assert Manifest.load(tmp_path / "manifest.json").output.temperature == 1.75
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        values = manifest.to_dict()
+        values["output"]["temperature"] = wrong
+        with pytest.raises(StoreError, match=r"output\.temperature is .*; it is a number above 0"):
+            Manifest.from_dict(values)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
