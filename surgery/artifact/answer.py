@@ -57,11 +57,26 @@ def sigmoid(logits: Floats) -> Floats:
     return result
 
 
+def label_probabilities(logits: Floats, output: OutputSpec) -> Floats:
+    """Return the probability of every class, float64.
+
+    The logits are divided by the model's temperature first (Guo et al. 2017, arXiv:1706.04599,
+    section 4.2). No label changes by it: the order of the classes, and on which side of one half each
+    lies, stay the same.
+
+    Args:
+        logits: Shape (c,) or (n, c).
+        output: What they mean.
+    """
+    cooled = logits.astype(np.float64) / output.temperature
+    return sigmoid(cooled) if output.multilabel else softmax(cooled)
+
+
 def answer_labels(logits: Floats, output: OutputSpec) -> list[LabelAnswer]:
     """Return every class with its probability, the most probable first.
 
-    Where an image may have several labels, each says whether it is present: its probability is over
-    one half.
+    Where an image may have several labels, each says whether it is present: its logit is positive, so its
+    probability over one half.
 
     Args:
         logits: Shape (c,), one per class.
@@ -72,15 +87,15 @@ def answer_labels(logits: Floats, output: OutputSpec) -> list[LabelAnswer]:
         SurgeryError: If a logit is not finite.
     """
     _check(logits, output, dimensions=1)
-    wide = logits.astype(np.float64)
-    shares = sigmoid(wide) if output.multilabel else softmax(wide)
-    order = np.argsort(-shares, kind="stable")
+    shares = label_probabilities(logits, output)
+    # By the logits: probabilities that are 1 but for rounding would tie.
+    order = np.argsort(-logits, kind="stable")
     answers: list[LabelAnswer] = [
         {"label": output.classes[i], "probability": float(shares[i])} for i in order
     ]
     if output.multilabel:
-        for answer in answers:
-            answer["present"] = answer["probability"] > 0.5
+        for answer, i in zip(answers, order, strict=True):
+            answer["present"] = bool(logits[i] > 0)
     return answers
 
 

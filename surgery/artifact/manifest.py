@@ -23,6 +23,8 @@ Activation = Literal["softmax", "sigmoid"]
 Precision = Literal["fp32", "int8", "fp16"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_OPTIONAL = "optional"
+"""Metadata of a field that manifests written before it lack; such a manifest gets its default."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class OutputSpec:
     """`segment`: value of each class in the index mask, same order as `classes`; else empty."""
     rest: str | None = None
     """`segment`: the class that stands for everything else; left out of mean scores."""
+    temperature: float = field(default=1.0, metadata={_OPTIONAL: True})
+    """`classify`: what the logits are divided by before they become probabilities; it changes no label."""
 
     @property
     def logits(self) -> int:
@@ -108,6 +112,10 @@ class OutputSpec:
             found.append("output.mask_values must lie in 0–65535")
         if self.rest is not None and self.rest not in self.classes:
             found.append(f"output.rest is '{self.rest}', which is not one of output.classes")
+        if not 0 < self.temperature < math.inf:
+            found.append(f"output.temperature is {self.temperature}; it is a number above 0")
+        elif task == "segment" and self.temperature != 1:
+            found.append(f"output.temperature is {self.temperature}; masks have none, which is 1")
         return found
 
 
@@ -284,7 +292,7 @@ def _fit(value: Any, kind: Any, where: str, found: list[str]) -> Any:
 
 
 def _fit_fields(value: Any, kind: type, where: str, found: list[str]) -> Any:
-    """Return the dataclass `kind` from a JSON object; every field must be there."""
+    """Return the dataclass `kind` from a JSON object; every field must be there that is not optional."""
     if not isinstance(value, dict):
         found.append(f"{where} is {value!r:.80}; an object is wanted")
         return None
@@ -293,6 +301,6 @@ def _fit_fields(value: Any, kind: type, where: str, found: list[str]) -> Any:
         path = f"{where}.{item.name}" if where else item.name
         if item.name in value:
             fitted[item.name] = _fit(value[item.name], hints[item.name], path, found)
-        else:
+        elif not item.metadata.get(_OPTIONAL):
             found.append(f"{path} is missing")
     return kind(**fitted) if len(found) == before else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from surgery.artifact.errors import DataError
 from surgery.artifact.manifest import Manifest
 from surgery.data.table import Table
@@ -36,7 +38,7 @@ def match_targets(manifest: Manifest, table: Table) -> TargetSpec:
         )
     all_of_masks = manifest.task == "segment" and output.rest is None
     targets = resolve_target(table, () if all_of_masks else chosen, ignored)
-    if targets.output != output:
+    if replace(targets.output, temperature=output.temperature) != output:
         raise DataError(
             f"{table.root}: its classes {', '.join(targets.output.classes)} are not those of "
             f"{ref}, {', '.join(output.classes)}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import Any
 
 import surgery
 from surgery.artifact.manifest import InputSpec, Manifest
-from surgery.artifact.session import open_session
+from surgery.artifact.session import Session, open_session
 from surgery.artifact.store import Store, StoredVersion
 from surgery.config import FinetuneConfig, save_recipe
 from surgery.data.splits import record_split
-from surgery.data.table import Table
+from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
+from surgery.deliver.calibrate import calibrate, gather, measure
 from surgery.deliver.export import export_onnx
-from surgery.deliver.parity import check_parity
-from surgery.deliver.scoring import score_graph
+from surgery.deliver.parity import check_parity, spread
+from surgery.deliver.scoring import Scored, score_graph
 from surgery.nets.assemble import Model
 from surgery.nets.restore import WEIGHTS_FILE, restore_model
 from surgery.train.checkpoint import write_tensors
@@ -32,6 +34,8 @@ from surgery.train.strategies import Phase
 
 SPLIT_FILE = "split.json"
 """The side of each image by its sha256, where val was drawn."""
+MAX_TEST_IMAGES = 2000
+"""Test images, evenly spread, that the calibration is measured on."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,37 @@ class Facts:
     run: Path
 
 
-def package(store: Store, model: Model, facts: Facts, report: Reporter) -> StoredVersion:
+@dataclass(frozen=True)
+class Unsealed:
+    """A version that is proven and whole but for what is still to be written about it."""
+
+    folder: Path
+    """Where its files lie; what is added here becomes part of it."""
+    manifest: Manifest
+    """All of it but `version` and `files`."""
+    table: Table
+    targets: TargetSpec
+    val: Scored
+    """What the graph made of val."""
+
+
+Write = Callable[[Unsealed], None]
+"""Adds files to a version."""
+
+
+def package(
+    store: Store, model: Model, facts: Facts, report: Reporter, write: Write | None = None
+) -> StoredVersion:
     """Export a trained model, prove it and put it into the store.
 
     The scores in the manifest are those of the exported graph on val, from image bytes to answer.
+
+    Args:
+        store: Where the version goes.
+        model: The trained model.
+        facts: What the manifest tells of the run.
+        report: Where progress is shown.
+        write: Adds files to the version before it is sealed.
 
     Raises:
         ParityError: If the graph does not answer as the model does; nothing is stored.
@@ -61,8 +92,8 @@ def package(store: Store, model: Model, facts: Facts, report: Reporter) -> Store
     config = facts.config
     with store.stage(config.name) as staging:
         manifest = describe(facts, model)
-        manifest = prove(staging.path, model, manifest, facts.table, facts.targets, report)
-        scores = {"before": facts.outcome.before} | manifest.scores
+        manifest, val = prove(staging.path, model, manifest, facts.table, facts.targets, report)
+        manifest = dataclasses.replace(manifest, scores={"before": facts.outcome.before} | manifest.scores)
         metadata = {"backbone": config.backbone, "head": str(config.head)}
         write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
         save_recipe(config, staging.path / "recipe.yaml")
@@ -71,7 +102,9 @@ def package(store: Store, model: Model, facts: Facts, report: Reporter) -> Store
             _write_json(staging.path / SPLIT_FILE, record_split(facts.table.items))
         if (facts.run / RATES_FILE).exists():
             shutil.copyfile(facts.run / RATES_FILE, staging.path / RATES_FILE)
-        return staging.commit(dataclasses.replace(manifest, scores=scores))
+        if write:
+            write(Unsealed(staging.path, manifest, facts.table, facts.targets, val))
+        return staging.commit(manifest)
 
 
 def find_stored(store: Store, name: str, run: Path) -> StoredVersion | None:
@@ -84,9 +117,16 @@ def find_stored(store: Store, name: str, run: Path) -> StoredVersion | None:
 
 
 def export_again(
-    store: Store, parent: StoredVersion, table: Table, targets: TargetSpec, report: Reporter
+    store: Store,
+    parent: StoredVersion,
+    table: Table,
+    targets: TargetSpec,
+    report: Reporter,
+    write: Write | None = None,
 ) -> StoredVersion:
     """Export a stored version's weights again and store the result as the next version.
+
+    A classifier's temperature is fitted again on the val given; where that decides none, the parent's stays.
 
     Raises:
         ParityError: If the graph does not answer as the weights do; nothing is stored.
@@ -102,9 +142,12 @@ def export_again(
             created=_now(),
             surgery_version=surgery.__version__,
         )
-        manifest = prove(staging.path, model, manifest, table, targets, report)
+        manifest, val = prove(staging.path, model, manifest, table, targets, report)
         scores = {"data": str(table.root), "fingerprint": table.fingerprint(), **manifest.scores}
-        return staging.commit(dataclasses.replace(manifest, scores=scores))
+        manifest = dataclasses.replace(manifest, scores=scores)
+        if write:
+            write(Unsealed(staging.path, manifest, table, targets, val))
+        return staging.commit(manifest)
 
 
 def prove(
@@ -114,28 +157,73 @@ def prove(
     table: Table,
     targets: TargetSpec,
     report: Reporter,
-) -> Manifest:
-    """Export a model into a folder, check parity on val, score the graph; return the manifest with both."""
+) -> tuple[Manifest, Scored]:
+    """Export a model into a folder, check parity on val, score and calibrate the graph.
+
+    Returns:
+        The manifest with all of it, and what the graph made of val.
+    """
     val = table.of("val")
     graph = folder / manifest.graph
     report.line("exporting to ONNX")
     export_onnx(model, manifest.task, manifest.input, graph)
     report.line("checking parity from image bytes to answer")
     parity = check_parity(model, manifest, graph, [item.image for item in val])
+    session = open_session(graph, "cpu")
+    scored = _score(session, manifest, val, targets, report, "scoring the exported graph on val")
+    report.line("  ".join(f"{key} {value:.4f}" for key, value in scored.scores.scores.items()))
+    scores: dict[str, Any] = {"split": "val", **scored.scores.to_dict()}
+    if manifest.task == "classify":
+        held = manifest.output
+        manifest, scores["calibration"] = _calibrate(session, manifest, scored, table, targets, report)
+        if manifest.output != held:  # the gate judges the probabilities that will be answered
+            parity = check_parity(model, manifest, graph, [item.image for item in val])
     report.line(
         f"parity: {parity['images']} images, largest difference {parity['max_difference']:.2g} "
         f"(logits up to {parity['largest_logit']:.3g}), answers equal"
     )
     _write_json(folder / "parity.json", parity)
-    with report.task("scoring the exported graph on val") as task:
+    return dataclasses.replace(manifest, parity=parity, scores=scores), scored
+
+
+def _score(
+    session: Session, manifest: Manifest, items: list[Item], targets: TargetSpec, report: Reporter, name: str
+) -> Scored:
+    with report.task(name) as task:
 
         def show(done: int, images: int) -> None:
             task.update(done, images)
             raise_if_requested()
 
-        scores = score_graph(open_session(graph, "cpu"), manifest, val, targets, show)
-    report.line("  ".join(f"{key} {value:.4f}" for key, value in scores.scores.items()))
-    return dataclasses.replace(manifest, parity=parity, scores={"split": "val", **scores.to_dict()})
+        return score_graph(session, manifest, items, targets, show)
+
+
+def _calibrate(
+    session: Session,
+    manifest: Manifest,
+    val: Scored,
+    table: Table,
+    targets: TargetSpec,
+    report: Reporter,
+) -> tuple[Manifest, dict[str, Any]]:
+    """Return the manifest with a temperature fitted on val, and what to tell of it, on test too."""
+    output, facts = calibrate(gather(val.images, manifest.output), manifest.output)
+    facts = {"split": "val"} | facts
+    said = f"temperature {output.temperature:g}"
+    report.line(
+        f"{said}: calibration error {facts['ece_before']:.4f} before, {facts['ece_after']:.4f} after, on val"
+        if facts["fitted"]
+        else f"{said}, none fitted on val: {facts['note']}"
+    )
+    manifest = dataclasses.replace(manifest, output=output)
+    test = table.of("test")
+    if test:
+        chosen = [test[i] for i in spread(len(test), MAX_TEST_IMAGES)]
+        judged = _score(session, manifest, chosen, targets, report, "measuring the calibration on test")
+        facts["test"] = measure(gather(judged.images, output), output)
+        error = facts["test"]["ece_after"]
+        report.line(f"on {len(chosen)} test images the calibration error is {error:.4f}")
+    return manifest, facts
 
 
 def describe(facts: Facts, model: Model) -> Manifest:

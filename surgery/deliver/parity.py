@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.artifact.answer import answer_labels, answer_mask, sigmoid, softmax
+from surgery.artifact.answer import answer_labels, answer_mask, label_probabilities
 from surgery.artifact.errors import ParityError
 from surgery.artifact.image import prepare_image, read_image
 from surgery.artifact.manifest import Manifest
@@ -43,7 +43,7 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
     """
     session = open_session(graph, "cpu")
     model = model.to("cpu").eval()
-    chosen = [images[i] for i in _spread(len(images), MAX_IMAGES)]
+    chosen = [images[i] for i in spread(len(images), MAX_IMAGES)]
     worst = largest = apart = 0.0
     compared = differing = 0
     for path in chosen:
@@ -55,8 +55,8 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
         worst = max(worst, _require_close(path, "logits", eager, answer.logits))
         apart = max(apart, _require_close(path, "embedding", embedding, answer.embedding))
         if manifest.task == "classify":
-            shares = sigmoid if manifest.output.multilabel else softmax
-            _require_close(path, "probabilities", shares(eager), shares(answer.logits))
+            shares = [label_probabilities(logits, manifest.output) for logits in (eager, answer.logits)]
+            _require_close(path, "probabilities", *shares)
         if path == chosen[0]:
             pair, _ = session.run(np.stack([prepared, prepared]))  # (2, h, w, 3)
             _require_close(path, "logits of a batch", np.stack([eager, eager]), pair)
@@ -146,5 +146,6 @@ def _lean(logits: np.ndarray, channel: int, bound: float) -> np.ndarray:
     return leaning
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
+    """Return up to `most` indices below `count`, evenly spread."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))}) if count else []

@@ -42,7 +42,7 @@ def evaluate(ref: str, data: str, split: str, device: str, as_json: bool, skip_b
         raise DataError(f"{data}: there is no image in split {split!r}", "Give --split train, val or test.")
     session = open_session(stored.graph(device_kind(device)), device)
     with report.task(f"scoring {stored.ref}") as task:
-        scores = score_graph(session, manifest, items, targets, task.update)
+        scores = score_graph(session, manifest, items, targets, task.update).scores
     facts = {"model": stored.name, "version": stored.version, "split": split, **scores.to_dict()}
     if as_json:
         json.dump(facts, sys.stdout)

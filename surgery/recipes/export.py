@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def export(ref: str, precision: str, data: str | None, as_json: bool) -> None:
     stored = store.resolve(ref)
     from surgery.deliver.package import export_again
     from surgery.recipes.reading import read_as_trained
+    from surgery.report.page import write_report
     from surgery.train.reporting import Reporter
 
     report = Reporter()
@@ -38,7 +40,7 @@ def export(ref: str, precision: str, data: str | None, as_json: bool) -> None:
     if data is None and not folder.exists():
         raise DataError(f"{folder}: the data of the training is not there", "Say where it is: --data DATA.")
     table, targets = read_as_trained(folder, stored, report)
-    new = export_again(store, stored, table, targets, report)
+    new = export_again(store, stored, table, targets, report, functools.partial(write_report, report=report))
     if as_json:
         facts = {"model": new.name, "version": new.version, "parent": stored.ref}
         facts |= {"scores": new.manifest.scores, "parity": new.manifest.parity}

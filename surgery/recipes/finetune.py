@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
 from surgery.config import AUGMENTATIONS, CUSTOM, FinetuneConfig, check_task
+from surgery.report import REPORT_FILE
 
 if TYPE_CHECKING:
     from surgery.artifact.manifest import InputSpec
@@ -76,10 +78,12 @@ def finetune(
     manifest = stored.manifest
     if as_json:
         facts = {"model": stored.name, "version": stored.version, "production": production}
-        facts |= {"path": str(stored.path), "scores": manifest.scores, "parity": manifest.parity}
+        facts |= {"path": str(stored.path), "report": str(stored.path / REPORT_FILE)}
+        facts |= {"scores": manifest.scores, "parity": manifest.parity}
         json.dump(facts, sys.stdout)
         print()
     report.line(f"stored {stored.ref} in {stored.path}" + (" (production)" if production else ""))
+    report.line(f"report: {stored.path / REPORT_FILE}")
     if not production:
         report.line(f"next: surgery models promote {stored.name} {stored.version}")
     report.line(f"next: surgery predict {stored.ref} IMAGE --out out/     or: bentoml serve")
@@ -138,11 +142,12 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
         return None
 
     from surgery.deliver.package import Facts, find_stored, package
+    from surgery.report.page import write_report
 
     facts = Facts(config, table, targets, spec, layers, phases, weights.source, outcome, run.folder)
     store = Store()
     stored = find_stored(store, config.name, run.folder) if run.resumed else None
-    stored = stored or package(store, model, facts, report)
+    stored = stored or package(store, model, facts, report, functools.partial(write_report, report=report))
     run.finish(stored=stored.ref, seconds=time.monotonic() - started)
     return stored
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from surgery.report import REPORT_FILE
+
 if TYPE_CHECKING:
     from surgery.artifact.manifest import Manifest
     from surgery.artifact.store import Store, StoredVersion
@@ -213,11 +215,21 @@ def _facts(stored: StoredVersion) -> dict[str, str]:
         "input": f"{spec.size_rule}, {size}, {spec.colour}",
         "precision": manifest.precision,
         "scores": "\n".join(f"{key} {value:.4f}" for key, value in _scores(manifest).items()),
+        "calibration": _describe_calibration(manifest),
         "parent": manifest.parent or "",
         "created": f"{manifest.created} by surgery {manifest.surgery_version}",
         "files": f"{len(manifest.files)}, {_size(stored) / _MIB:.1f} MiB, each as the manifest says",
         "folder": str(stored.path),
+        "report": str(stored.path / REPORT_FILE) if REPORT_FILE in manifest.files else "none",
     }
+
+
+def _describe_calibration(manifest: Manifest) -> str:
+    facts = manifest.scores.get("calibration")
+    if not facts:
+        return ""
+    error = f"error {facts['ece_before']:.4f} without, {facts['ece_after']:.4f} with it"
+    return f"temperature {manifest.output.temperature:g}; {error}"
 
 
 def _scores(manifest: Manifest) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -68,6 +69,22 @@ def test_of_several_labels_each_says_whether_it_is_present() -> None:
     ]
     assert answer[1]["probability"] == pytest.approx(0.75)
     assert "present" not in answer_labels(np.zeros(3, np.float32), LABELS)[0]
+
+
+def test_the_temperature_changes_probabilities_and_no_label() -> None:
+    logits = np.log(np.array([1, 4, 16], np.float32))
+    warm = replace(LABELS, temperature=2.0)
+    assert [row["probability"] for row in answer_labels(logits, warm)] == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    several = OutputSpec("sigmoid", ("ant", "bee", "cow"), temperature=2.0)
+    answer = answer_labels(np.array([-np.log(9), np.log(9), 1e-30], np.float32), several)
+    assert [row["probability"] for row in answer] == pytest.approx([0.75, 0.5, 0.25])
+    assert [row["present"] for row in answer] == [True, True, False]
+
+
+def test_labels_that_are_all_but_certain_keep_their_order() -> None:
+    several = OutputSpec("sigmoid", ("ant", "bee", "cow"), temperature=0.1)
+    answer = answer_labels(np.array([40, 60, 50], np.float32), several)
+    assert [row["label"] for row in answer] == ["bee", "cow", "ant"]
 
 
 def test_equal_labels_keep_the_order_of_classes() -> None:

@@ -61,6 +61,8 @@ def test_what_json_cannot_hold_is_named() -> None:
         ("output.mask_values", [0, 1, 65536]),
         ("output.rest", "lake"),
         ("output.activation", "relu"),
+        ("output.temperature", "1"),
+        ("output.temperature", 2.0),
         ("files", {"model.onnx": "12"}),
         ("files", {"model.onnx": "0" * 64, "../x": "0" * 64}),
         ("graph", "other.onnx"),
@@ -84,6 +86,29 @@ def test_missing_field_is_named(field: str) -> None:
     del values[field]
     with pytest.raises(StoreError, match=field):
         Manifest.from_dict(values)
+
+
+def test_a_manifest_from_before_the_temperature_is_read() -> None:
+    values = stored().to_dict()
+    del values["output"]["temperature"]
+    assert Manifest.from_dict(values) == stored()
+    assert stored().output.temperature == 1
+    for field in ("activation", "classes", "mask_values", "rest"):
+        broken = {**values, "output": {k: v for k, v in values["output"].items() if k != field}}
+        with pytest.raises(StoreError, match=rf"output\.{field} is missing"):
+            Manifest.from_dict(broken)
+
+
+def test_a_classifier_keeps_its_temperature(tmp_path: Path) -> None:
+    labels = replace(make_manifest(task="classify"), version=3, files={"model.onnx": "0" * 64})
+    manifest = replace(labels, output=replace(labels.output, temperature=1.75))
+    manifest.save(tmp_path / "manifest.json")
+    assert Manifest.load(tmp_path / "manifest.json").output.temperature == 1.75
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        values = manifest.to_dict()
+        values["output"]["temperature"] = wrong
+        with pytest.raises(StoreError, match=r"output\.temperature is .*; it is a number above 0"):
+            Manifest.from_dict(values)
 
 
 def test_all_mistakes_are_told_at_once() -> None:

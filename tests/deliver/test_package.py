@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from surgery.artifact.answer import softmax
 from surgery.artifact.errors import ParityError, StoreError, WeightsError
 from surgery.artifact.image import read_image
 from surgery.artifact.manifest import InputSpec
 from surgery.artifact.session import answer_image, open_session
 from surgery.artifact.store import Store, StoredVersion
 from surgery.config import FinetuneConfig
+from surgery.data.matching import match_targets
 from surgery.data.readers import read_table
 from surgery.data.targets import resolve_target
 from surgery.deliver import package as package_module
@@ -180,6 +182,84 @@ def test_equal_logits_with_another_answer_do_not_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(parity_module, "answer_image", swap)
     with pytest.raises(ParityError, match="where no logits tie"):
         package(Store(tmp_path / "models"), model, facts, Reporter())
+
+
+def test_a_classifier_answers_at_the_temperature_of_its_manifest(tmp_path, monkeypatch):
+    model, facts = trained(tmp_path, "classify")
+    judged = []
+
+    def warm(found, output):
+        return dataclasses.replace(output, temperature=2.0), {"fitted": False, "note": "given", "n": found.n}
+
+    def check(model, manifest, graph, images):
+        judged.append(manifest.output.temperature)
+        return parity_module.check_parity(model, manifest, graph, images)
+
+    store = Store(tmp_path / "models")
+    with monkeypatch.context() as patch:
+        patch.setattr(package_module, "calibrate", warm)
+        patch.setattr(package_module, "check_parity", check)
+        version = package(store, model, facts, Reporter())
+    assert judged == [1.0, 2.0]
+    assert version.manifest.output.temperature == 2
+    image = read_image(facts.table.of("val")[0].image)
+    answer = answer_image(open_session(version.graph(), "cpu"), version.manifest, image)
+    shares = {row["label"]: row["probability"] for row in answer.labels}
+    warm_shares = softmax(answer.logits.astype(float) / 2)
+    assert [shares[name] for name in version.manifest.output.classes] == pytest.approx(list(warm_shares))
+    # The four images of val decide no temperature, so another export keeps the parent's.
+    targets = match_targets(version.manifest, read_table(facts.table.root))
+    again = export_again(store, version, facts.table, targets, Reporter())
+    assert again.manifest.output == version.manifest.output
+    assert "too few" in again.manifest.scores["calibration"]["note"]
+
+
+def test_calibration_is_measured_on_test_too(tmp_path):
+    model, facts = trained(tmp_path, "classify")
+    items = [dataclasses.replace(item, split="test") for item in facts.table.of("train")]
+    table = dataclasses.replace(facts.table, items=(*facts.table.items, *items))
+    stored = package(Store(tmp_path / "models"), model, dataclasses.replace(facts, table=table), Reporter())
+    calibration = stored.manifest.scores["calibration"]
+    assert (calibration["n"], calibration["test"]["n"]) == (4, 4)
+    assert {"ece_before", "ece_after", "nll_before", "nll_after", "bins"} <= set(calibration["test"])
+    assert sum(part["before"]["n"] for part in calibration["bins"]) == 4
+
+
+def test_the_gate_judges_probabilities_at_the_temperature(stored, monkeypatch):
+    _, version, model, facts = stored
+    if facts.table.task == "segment":
+        return
+    eager = np.zeros(2, np.float32)
+    answer = parity_module.answer_image
+
+    def nudged(session, manifest, image):
+        found = answer(session, manifest, image)
+        return dataclasses.replace(found, logits=eager + np.array([9e-5, 0], np.float32))
+
+    run = parity_module._run_eager
+    monkeypatch.setattr(parity_module, "_run_eager", lambda *given: (eager, run(*given)[1]))
+    monkeypatch.setattr(parity_module, "answer_image", nudged)
+    images = [item.image for item in facts.table.of("val")]
+    for temperature, what in ((1.0, "logits of a batch"), (0.1, "probabilities")):
+        output = dataclasses.replace(version.manifest.output, temperature=temperature)
+        manifest = dataclasses.replace(version.manifest, output=output)
+        with pytest.raises(ParityError, match=what):
+            parity_module.check_parity(model, manifest, version.graph(), images)
+
+
+def test_what_is_written_into_a_draft_belongs_to_the_version(stored):
+    store, version, _, facts = stored
+    drafts = []
+
+    def write(draft):
+        drafts.append(draft)
+        (draft.folder / "note.txt").write_text(draft.manifest.name)
+
+    again = export_again(store, version, facts.table, facts.targets, Reporter(), write)
+    assert (again.path / "note.txt").read_text() == "tiny"
+    assert "note.txt" in again.manifest.files
+    assert [result.item for result in drafts[0].val.images] == facts.table.of("val")
+    assert drafts[0].manifest.scores == again.manifest.scores
 
 
 def test_parity_is_kept_beside_the_graph(stored):

@@ -106,6 +106,7 @@ MOMENTS = {
     "flush": ("surgery.train.checkpoint", "os.fsync", "before"),
     "export": ("surgery.deliver.package", "export_onnx", "after"),
     "parity": ("surgery.deliver.package", "check_parity", "after"),
+    "report": ("surgery.report.page", "write_report", "after"),
     "seal": ("surgery.artifact.manifest", "Manifest.save", "after"),
     "finish": ("surgery.train.run", "Run.finish", "before"),
     "name": ("surgery.artifact.store", "Path.rename", "before"),

@@ -14,6 +14,7 @@ import surgery.data.readers
 import surgery.deliver.package
 import surgery.recipes.finetune
 import surgery.recipes.reading
+import surgery.report.page
 import surgery.train.engine
 import surgery.train.feed  # noqa: F401
 

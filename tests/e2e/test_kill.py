@@ -31,6 +31,7 @@ LIFE = (
     (("step", 5), "resuming at epoch 4 step 1"),
     (("export", 1), "resuming at epoch 5 step 0"),
     (("parity", 1), "resuming at epoch 5 step 0"),
+    (("report", 1), "resuming at epoch 5 step 0"),
     (("seal", 1), "resuming at epoch 5 step 0"),
     (("name", 1), "resuming at epoch 5 step 0"),
 )

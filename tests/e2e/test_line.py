@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from surgery.artifact.image import read_image
 from surgery.artifact.session import answer_image, open_session
-from surgery.artifact.store import Store
+from surgery.artifact.store import Store, StoredVersion
 from surgery.cli import main
 from surgery.recipes.demo import request, serving
 
@@ -42,7 +42,21 @@ def made(tmp_path_factory: pytest.TempPathFactory, scenes: Path, zeros_and_ones:
             stored = json.loads(out.getvalue())
             assert (stored["model"], stored["version"], stored["production"]) == (name, 1, True)
             assert stored["parity"]["passed"]
+            check_report(Store().resolve(name), Path(stored["report"]))
     return folder / "models"
+
+
+def check_report(stored: StoredVersion, report: Path) -> None:
+    """It is one of the version's files, and holds what the run gave it."""
+    assert report == stored.path / "report.html"
+    assert "report.html" in Store().verify(stored.name, stored.version).manifest.files
+    text = report.read_text("utf-8")
+    assert text.count("<section") == (9 if stored.manifest.task == "classify" else 8)
+    assert f"surgery finetune {stored.manifest.data['path']} " in text
+    assert stored.manifest.data["fingerprint"] in text
+    scores = stored.manifest.scores
+    assert all(f"<b>{value:.3f}</b>" in text for value in scores["scores"].values())
+    assert scores.get("calibration", {}).get("temperature", 1.0) == stored.manifest.output.temperature
 
 
 @pytest.fixture
@@ -119,6 +133,8 @@ def test_versions_come_and_go(room: Path, scenes: Path, surgery: Surgery) -> Non
     assert (exported["version"], exported["parent"]) == (2, "cars@1")
     first, second = (Store().resolve(f"cars@{version}") for version in (1, 2))
     assert exported["scores"]["scores"] == first.manifest.scores["scores"]
+    assert "Made from cars@1." in (second.path / "report.html").read_text("utf-8")
+    assert first.manifest.files["report.html"] != second.manifest.files["report.html"]
     for name, tensor in load_file(first.path / "weights.safetensors").items():
         assert np.array_equal(tensor, load_file(second.path / "weights.safetensors")[name])
 
@@ -137,6 +153,7 @@ def test_versions_come_and_go(room: Path, scenes: Path, surgery: Surgery) -> Non
     shown = surgery("models", "show", "cars@2").out
     assert "stage1: new, frozen" in shown
     assert "head: new" in shown
+    assert "/report.html" in "".join(shown.split())  # a long path is broken into lines
     refused = surgery("models", "remove", "cars", 1)
     assert refused.code == 2
     assert "production" in refused.err

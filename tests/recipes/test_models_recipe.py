@@ -95,6 +95,23 @@ def test_show(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert Manifest.from_dict(values) == store.resolve("cars").manifest
 
 
+def test_show_says_where_the_report_is(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    add(store)
+    show("cars")
+    assert "report.html" not in capsys.readouterr().out
+    calibration = {"ece_before": 0.125, "ece_after": 0.0625}
+    output = OutputSpec("softmax", ("a", "b"), temperature=1.5)
+    manifest = replace(MANIFEST, task="classify", output=output, scores={"calibration": calibration})
+    with store.stage("cars") as staging:
+        (staging.path / "model.onnx").write_bytes(b"x")
+        (staging.path / "report.html").write_text("<p>")
+        staging.commit(manifest)
+    show("cars@2")
+    out = "".join(capsys.readouterr().out.split())
+    assert "/cars/2/report.html" in out
+    assert "temperature1.5;error0.1250without,0.0625withit" in out
+
+
 def test_show_checks_the_files(store: Store) -> None:
     add(store)
     (store.root / "cars" / "1" / "model.onnx").write_bytes(b"y")

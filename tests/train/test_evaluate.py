@@ -7,7 +7,13 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
 from surgery.artifact.manifest import OutputSpec
-from surgery.train.evaluate import LabelScorer, MaskScorer, MultiLabelScorer
+from surgery.train.evaluate import (
+    LabelScorer,
+    MaskScorer,
+    MultiLabelScorer,
+    average_precision,
+    make_scorer,
+)
 
 CAR = OutputSpec("sigmoid", ("rest", "car"), (0, 1), "rest")
 STREET = OutputSpec("softmax", ("sky", "road", "car"), (0, 3, 8))
@@ -88,3 +94,49 @@ def test_a_class_that_never_occurs_does_not_lower_the_mean():
     plane = np.zeros((4, 4), np.uint8)
     scorer.update(plane, plane)
     assert scorer.compute().scores["iou"] == 1.0
+
+
+def test_an_image_that_stands_twice_counts_twice():
+    rng = np.random.default_rng(4)
+    classes = ("a", "b", "c")
+    one, several = OutputSpec("softmax", classes), OutputSpec("sigmoid", classes)
+    logits = rng.normal(size=(9, 3)).round(1)
+    masks, truths = rng.integers(0, 2, (2, 9, 4, 5)).astype(np.uint8)
+    truths[0, 0] = 255
+    weights = np.array([[1, 1, 1, 1, 1, 1, 1, 1, 1], [0, 2, 0, 1, 3, 0, 0, 1, 2]])
+    for make, inputs in (
+        (lambda: LabelScorer(one), list(zip(logits, [0, 1, 2] * 3, strict=True))),
+        (lambda: MultiLabelScorer(several), list(zip(logits, [(0,), (1, 2), ()] * 3, strict=True))),
+        (lambda: MaskScorer(CAR), list(zip(masks, truths, strict=True))),
+    ):
+        scorer = make()
+        for pair in inputs:
+            scorer.update(*pair)
+        found = scorer.weighted(weights)
+        for k, row in enumerate(weights):
+            again = make()
+            for pair, times in zip(inputs, row, strict=True):
+                for _ in range(times):
+                    again.update(*pair)
+            scores = again.compute().scores
+            assert {name: values[k] for name, values in found.items()} == pytest.approx(scores)
+
+
+def test_average_precision_of_ties_and_repeats_is_scikit_learns():
+    rng = np.random.default_rng(5)
+    truth, logits = rng.random((40, 3)) < 0.3, rng.integers(0, 4, (40, 3)).astype(float)
+    truth[:, 2] = False
+    weights = rng.integers(0, 3, (2, 40))
+    found = average_precision(truth, logits, weights)
+    for k, row in enumerate(weights):
+        for i in range(2):
+            want = average_precision_score(np.repeat(truth[:, i], row), np.repeat(logits[:, i], row))
+            assert found[k, i] == pytest.approx(want)
+        assert found[k, 2] == 0
+
+
+@pytest.mark.parametrize("output", [CAR, OutputSpec("softmax", ("a", "b")), OutputSpec("sigmoid", ("a",))])
+def test_of_no_image_every_score_is_zero(output):
+    scores = make_scorer(output).compute()
+    assert scores.n == 0
+    assert set(scores.scores.values()) == {0.0}

@@ -1,0 +1,129 @@
+"""Charts as inline SVG, in the colours and letters of the page around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 360, 220
+"""Units of the drawing: pixels on a telephone, where it is as wide as the screen."""
+LEFT, RIGHT, TOP, BOTTOM = 40, 350, 12, 186
+"""Edges of the area inside the axes."""
+TICKS = 5
+SMALLEST_DOT, LARGEST_DOT = 2.0, 9.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve; the n-th of a chart takes the n-th colour of the page."""
+
+    name: str
+    points: list[tuple[float, float]]
+    """(x, y), x rising."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to places along one axis."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+def line_chart(
+    title: str, lines: Sequence[Line], best: int, starts: dict[int, str], top: float | None = None
+) -> Markup:
+    """Return curves by epoch.
+
+    Args:
+        title: What the y axis shows.
+        lines: At least one; a line may have one point or none.
+        best: The epoch that is marked.
+        starts: Epochs at which something begins, and what: marked too.
+        top: Upper end of the y axis; None for the largest value.
+    """
+    points = [point for line in lines for point in line.points]
+    last = max([1.0, *(x for x, _ in points)])
+    highest = top or max([y for _, y in points], default=0.0) or 1.0
+    ticks = round_steps(0, highest)
+    x, y = Scale(0, last, LEFT, RIGHT), Scale(0, max(highest, ticks[-1]), BOTTOM, TOP)
+    parts = [_axes(x, y, [step for step in round_steps(0, last) if step == int(step)], ticks, "epoch")]
+    for epoch, name in starts.items():
+        parts.append(_upright(x(epoch), "start"))
+        parts.append(_text(x(epoch) + 3, TOP + 8, name, "start"))
+    parts.append(_upright(x(best), "best"))
+    for k, line in enumerate(lines):
+        places = [(x(px), y(py)) for px, py in line.points]
+        path = " ".join(f"{px},{py}" for px, py in places)
+        parts.append(Markup('<polyline class="line c{}" points="{}"/>').format(k, path))
+        for place, (at, value) in zip(places, line.points, strict=True):
+            parts.append(_dot(*place, 2, f"c{k}", f"{line.name}, epoch {at:g}: {value:.4g}"))
+    return _svg(f"{title} by epoch", parts)
+
+
+def reliability_chart(bins: Sequence[dict[str, Any]], whens: Sequence[str]) -> Markup:
+    """Return how often answers are right against how sure they are, one dot for a bin.
+
+    Args:
+        bins: As `deliver.calibrate.measure` returns them.
+        whens: Which of `before` and `after` is drawn, in the order of the colours.
+    """
+    x, y = Scale(0, 1, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
+    ticks = round_steps(0, 1)
+    parts = [_axes(x, y, ticks, ticks, "probability")]
+    ideal = Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    parts.append(ideal.format(x(0), y(0), x(1), y(1)))
+    most = max([1, *(row[when]["n"] for row in bins for when in whens)])
+    for k, when in enumerate(whens):
+        filled = [row[when] for row in bins if row[when]["n"]]
+        for part in filled:
+            said = f"{when}: {part['n']} answers at {part['probability']:.3f}, right {part['share']:.3f}"
+            radius = max(SMALLEST_DOT, LARGEST_DOT * math.sqrt(part["n"] / most))
+            parts.append(_dot(x(part["probability"]), y(part["share"]), round(radius, 1), f"c{k}", said))
+    return _svg("Share that is right by probability", parts)
+
+
+def round_steps(low: float, high: float) -> list[float]:
+    """Return about `TICKS` round numbers from `low` up to `high` or just under it."""
+    span = high - low
+    raw = span / TICKS
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
+    return [low + k * step for k in range(int(span / step + 1e-9) + 1)]
+
+
+def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], label: str) -> Markup:
+    grid = Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    parts = [grid.format(LEFT, y(value), RIGHT, y(value)) for value in y_ticks]
+    parts += [_text(LEFT - 5, y(value) + 4, f"{value:g}", "end") for value in y_ticks]
+    parts += [_text(x(value), BOTTOM + 15, f"{value:g}", "middle") for value in x_ticks]
+    parts.append(_text((LEFT + RIGHT) / 2, HEIGHT - 4, label, "middle"))
+    return Markup("").join(parts)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+
+
+def _upright(x: float, kind: str) -> Markup:
+    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(kind, x, TOP, x, BOTTOM)
+
+
+def _dot(x: float, y: float, radius: float, colour: str, said: str) -> Markup:
+    dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>')
+    return dot.format(colour, x, y, radius, said)
+
+
+def _svg(title: str, parts: Sequence[Markup]) -> Markup:
+    frame = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+    return frame.format(WIDTH, HEIGHT, title, Markup("").join(parts))
