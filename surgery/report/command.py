@@ -18,13 +18,15 @@ def command_line(recipe: dict[str, Any]) -> str:
     Args:
         recipe: Values of a recipe file.
     """
+    if recipe.get("pipeline"):  # steps of the user's own, which no option holds
+        return "surgery finetune --recipe recipe.yaml"
     words = ["surgery", "finetune", str(recipe["data"]), "--name", str(recipe["name"])]
     for field in dataclasses.fields(FinetuneConfig):
         value = recipe.get(field.name, field.default)
         value = tuple(value) if isinstance(value, list) else value
-        if field.name in ("data", "name") or value == field.default:
+        if field.name in ("data", "name", "lr_rule") or value == field.default:
             continue
-        words.append("--" + field.name.replace("_", "-"))
+        words.append("--tracker" if field.name == "trackers" else "--" + field.name.replace("_", "-"))
         if field.name == "image_size":
             words.append("x".join(map(str, value)))
         elif isinstance(value, tuple):

@@ -142,6 +142,13 @@ def test_points_lie_where_their_values_are():
         {"strategy": "partial", "freeze_through": "stage4", "lr": 2e-05, "train_bn": True, "patience": 3},
         {"backbone": "resnet18", "weights": "/a b/$(x).onnx", "stages": ("stage3", "stage5"), "views": 0},
         {"data": "/data/it's; here", "skip_bad": True, "cache_gib": 0.5, "keep_checkpoints": "all"},
+        {
+            "trackers": ("mlflow", "wandb"),
+            "recompute": True,
+            "loss": "ce+lovasz",
+            "format": "coco",
+            "ema": 0.99,
+        },
     ],
 )
 def test_a_command_gives_the_config_it_is_made_of(values, monkeypatch):
@@ -152,6 +159,11 @@ def test_a_command_gives_the_config_it_is_made_of(values, monkeypatch):
     assert words[:2] == ["surgery", "finetune"]
     assert main(words[1:]) == 0
     assert given == [config]
+
+
+def test_steps_of_the_users_own_need_the_recipe():
+    config = FinetuneConfig("/data", "cars", augment="custom", pipeline=({"HorizontalFlip": {"p": 0.5}},))
+    assert command_line(to_dict(config)) == "surgery finetune --recipe recipe.yaml"
 
 
 def test_classes_are_counted_by_split(tmp_path):
