@@ -97,7 +97,9 @@ def test_a_test_list_without_masks_is_left_out(voc, write_image):
 
 def test_train_is_trainval_without_val(voc):
     (voc / "ImageSets/Segmentation/train.txt").unlink()
-    assert splits(read_table(voc)) == {"train": 3, "val": 2}
+    table = read_table(voc)
+    assert splits(table) == {"train": 3, "val": 2}
+    assert not table.problems
 
 
 @pytest.mark.parametrize("name", ["trainval", "default", None])
