@@ -71,6 +71,7 @@ def show(ref: str, as_json: bool = False) -> None:
         return
     title = f"{stored.ref} ({', '.join(aliases)})" if aliases else stored.ref
     table = Table(title, "", box=None, title_justify="left")
+    table.columns[1].overflow = "fold"  # a path that is cut cannot be copied
     for key, value in _facts(stored).items():
         table.add_row(key, value)
     _out().print(table, highlight=False)
