@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,17 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 OUT = Path(__file__).parent / "out"
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ran: its JSON on stdout, its stderr, and what it took."""
+    """A command that ran: the JSON on the last line of its stdout, its stderr, and what it took."""
 
     answer: dict[str, Any]
     log: str
     seconds: float
+    peak_mib: float
+    """Peaks of its processes added up; pages that they share count in each."""
 
 
 def data_folder(argument: str | None, name: str) -> Path:
@@ -50,6 +55,11 @@ def surgery(environment: dict[str, str], *arguments: object) -> Finished:
     """Run a command of the program with --json; its stderr goes to the terminal as it comes."""
     command = [sys.executable, "-m", "surgery", *map(str, arguments), "--json"]
     print("$ surgery", *command[3:], file=sys.stderr, flush=True)
+    return run_command(command, environment)
+
+
+def run_command(command: Sequence[str], environment: dict[str, str]) -> Finished:
+    """Run a command that prints JSON, and watch it; its stderr goes to the terminal as it comes."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as stdout:
         process = subprocess.Popen(
@@ -57,15 +67,45 @@ def surgery(environment: dict[str, str], *arguments: object) -> Finished:
         )
         assert process.stderr is not None
         log = []
-        for line in process.stderr:
-            log.append(line)
-            print("  ", line, end="", file=sys.stderr, flush=True)
-        code = process.wait()
+        with peak_memory(process.pid) as peaks:
+            for line in process.stderr:
+                log.append(line)
+                print("  ", line, end="", file=sys.stderr, flush=True)
+            code = process.wait()
         stdout.seek(0)
-        answer = stdout.read()
+        lines = stdout.read().splitlines()
     if code != 0:
         sys.exit(f"the command failed with exit code {code}")
-    return Finished(json.loads(answer), "".join(log), time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Finished(json.loads(lines[-1]), "".join(log), seconds, max(peaks, default=0) / 1024)
+
+
+@contextmanager
+def peak_memory(pid: int, every_s: float = 0.5) -> Iterator[list[int]]:
+    """Collect the peaks of resident memory, KiB, of a process and its children, while they run."""
+    peaks: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(every_s):
+            try:
+                process = psutil.Process(pid)
+                peaks.append(sum(_peak_kib(p.pid) for p in [process, *process.children(recursive=True)]))
+            except (psutil.Error, OSError):
+                continue  # it ended just now
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _peak_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 def machine() -> dict[str, Any]:

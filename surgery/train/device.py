@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 from pathlib import Path
 
@@ -47,6 +49,8 @@ def make_accelerator(
         precision == "auto" and not on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
     )
     AcceleratorState._reset_state(reset_partial_state=True)  # several runs in one process
+    if on_cpu:
+        keep_freed_memory()
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="bf16" if fast else "no",
@@ -56,6 +60,19 @@ def make_accelerator(
     if log_dir and trackers:
         accelerator.init_trackers("events", init_kwargs={"wandb": {"name": log_dir.name}})
     return accelerator
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next allocation; where it is not glibc, do nothing.
+
+    Every activation of a step is larger than what malloc keeps by itself: it would be mapped, cleared page
+    by page and unmapped again, which takes up to half the time of a network of small convolutions.
+    """
+    trim_threshold, mmap_max = -1, -4  # the names of malloc.h, M_TRIM_THRESHOLD and M_MMAP_MAX
+    with contextlib.suppress(AttributeError, OSError):
+        tune = ctypes.CDLL(None).mallopt
+        tune(mmap_max, 0)
+        tune(trim_threshold, 2**31 - 1)
 
 
 def check_trackers(trackers: tuple[str, ...]) -> None:
