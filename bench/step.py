@@ -6,7 +6,8 @@ The loop is the real one: files, augmentation, its own steps. The bare step is f
 optimizer of a copy of the same network on batches that lie on the device already, normalised. Both run
 in one process, an epoch of the one after an epoch of the other, so that what else the machine does
 meets both. On a GPU also with bf16 and, the bare step alone, compiled. `waits` is the share of the
-loop's time in which it has no batch.
+loop's time in which it has no batch. `by processor time` is the same share counted in processor time,
+which others on the machine cannot touch; what threads wait for each other is missing in it.
 """
 
 from __future__ import annotations
@@ -82,12 +83,14 @@ def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
         clock.between = bare
         loop.run(False)
     middle = {name: statistics.median(values[1:]) for name, values in clock.seconds.items()}  # first: warm-up
+    used = {name: statistics.median(values[1:]) for name, values in clock.processor.items()}
     images = {name: options.images / seconds for name, seconds in middle.items()}
     return {
         "precision": options.precision,
         "loop images/s": images["loop"],
         **{f"{name} images/s": images[name] for name in bare},
         "share of bare": images["loop"] / images["bare"],
+        "by processor time": used["bare"] / used["loop"],
         "waits": statistics.median(clock.waits[1:]) / middle["loop"],
     }
 
@@ -99,6 +102,7 @@ class Clock:
         self.device = device
         self.between: dict[str, Callable[[], None]] = {}
         self.seconds: dict[str, list[float]] = {}
+        self.processor: dict[str, list[float]] = {}
         self.waits: list[float] = []
 
     def line(self, text: str) -> None:
@@ -123,11 +127,12 @@ class Clock:
     def _timed(self, name: str) -> Iterator[None]:
         import torch
 
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds.setdefault(name, []).append(time.perf_counter() - started)
+        self.processor.setdefault(name, []).append(time.process_time() - used)
 
     def watch(self, feed: Any) -> Any:
         """Note how long the loop waits for the batches of a feed."""

@@ -379,15 +379,14 @@ def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tupl
     scorer: Any = make_scorer(output)
     total, count = 0.0, 0
     with torch.inference_mode():
-        for batch in feed.validation(batch_size):
+        for batch, truths in feed.validation(batch_size):
             logits = suffix(batch.inputs, batch.size)
             total += float(loss(logits, batch.targets)) * len(batch.items)
             count += len(batch.items)
-            for item, logit in zip(batch.items, logits.float().cpu().numpy(), strict=True):
-                if item.mask is None:
-                    scorer.update(logit, item.truth)
+            for truth, logit in zip(truths, logits.float().cpu().numpy(), strict=True):
+                if batch.items[0].mask is None:
+                    scorer.update(logit, truth)
                     continue
-                truth = feed.targets.encode_mask(item.mask.read())
                 size = (truth.shape[1], truth.shape[0])
                 scorer.update(answer_mask(logit, size, output), truth)
     return scorer.compute(), total / max(1, count)

@@ -178,11 +178,20 @@ class Feed:
         parts = batches(sizes, batch_size, self.seed, epoch, shuffle=True)
         return [[chosen[i] for i in part] for part in parts]
 
-    def validation(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the validation images as the service would see them, in the table's order by size."""
+    def validation(self, batch_size: int) -> Iterator[tuple[Batch, list[Any]]]:
+        """Yield the validation images as the service would see them, in the table's order by size.
+
+        Each batch comes with the truths of its images: labels, or whole masks (h, w) uint8 of the image's
+        own size, which the threads read as well.
+        """
         examples = [Example(item, 0) for item in self._val]
         sizes = [self._size(item) for item in self._val]
-        yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
+
+        def fetch(example: Example) -> tuple[tuple[Example, Record], Any]:
+            return self._fetch(example), self._read_truth(example.item)
+
+        for loaded in iterate(examples, batches(sizes, batch_size, shuffle=False), fetch, self.workers):
+            yield self._collate([fetched for fetched, _ in loaded]), [truth for _, truth in loaded]
 
     def view(self, number: int, batch_size: int) -> Iterator[Batch]:
         """Yield all training images as one of the `views`, in a fixed order; 0 is the plain one."""
@@ -208,14 +217,15 @@ class Feed:
 
     def _load(self, example: Example) -> tuple[Example, Record]:
         image = read_image(example.item.image)
-        mask = None
-        if example.item.mask is not None:
-            mask = self.targets.encode_mask(example.item.mask.read())
+        mask = None if example.item.mask is None else self._read_truth(example.item)
         image, mask = self._view(image, mask, self._seed_of(example), self._is_plain(example))
         record = {"image": _to_tensor(image)}  # (h, w, 3)
         if mask is not None:
             record["target"] = _to_tensor(mask)  # (h, w)
         return example, record
+
+    def _read_truth(self, item: Item) -> Any:
+        return item.truth if item.mask is None else self.targets.encode_mask(item.mask.read())
 
     def _collate(self, loaded: list[tuple[Example, Record]]) -> Batch:
         items = [example.item for example, _ in loaded]
@@ -232,8 +242,9 @@ class Feed:
         elif items[0].mask is None:
             targets = torch.tensor([item.label for item in items])
         else:
-            targets = torch.stack([record["target"] for _, record in loaded]).long()
-        return Batch(items, inputs, targets.to(self.device, non_blocking=True), size)
+            targets = torch.stack([record["target"] for _, record in loaded])  # (n, h, w) uint8
+        targets = targets.to(self.device, non_blocking=True)
+        return Batch(items, inputs, targets if self.table.multilabel else targets.long(), size)
 
     def _gather(self, loaded: list[tuple[Example, Record]]) -> tuple[dict[str, Tensor], tuple[int, int]]:
         if all("image" in record for _, record in loaded):
