@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 ANYWHERE = ("startup",)
-ON_DATA = ("cache", "hymenoptera", "camvid")
+ON_DATA = ("cache", "hymenoptera", "views", "peers", "camvid")
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """Full fine-tuning: images per second of the training loop, against the bare step on tensors in memory.
 
-    python -m bench.step [--data HYMENOPTERA] [--backbones …] [--rounds 3] [--images 128] [-- more options]
+    python -m bench.step [--data HYMENOPTERA] [--backbones …] [--epochs 3] [--images 128] [--size 224]
 
 The loop is the real one: files, augmentation, its own steps. The bare step is forward, backward and
-optimizer of a copy of the same network on batches that lie on the device already, normalised. Both run
-in one process, an epoch of the one after an epoch of the other, so that what else the machine does
-meets both. On a GPU also with bf16 and, the bare step alone, compiled. `waits` is the share of the
-loop's time in which it has no batch. `by processor time` is the same share counted in processor time,
-which others on the machine cannot touch; what threads wait for each other is missing in it.
+optimizer of a copy of the same network on a batch that lies on the device already, normalised. Both run
+in one process, a step of the one after a step of the other (eight on a GPU), and what is compared is each
+step with the next one, so that what else the machine does meets both. The threads that read images rest
+while the bare step runs. On a GPU also with bf16 and, the bare step alone, compiled. `waits` is the share
+of the loop's time in which it has no batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--backbones", default=",".join(BACKBONES))
     parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--size", type=int, default=SIZE)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=128, help="of train, an epoch")
     parser.add_argument("--precision", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -47,11 +48,11 @@ def main() -> None:
         print(json.dumps(measure(data, options)))
         return
     names = tuple(options.backbones.split(","))
-    compare(data, names, options.batch_size, options.size, options.rounds, options.images)
+    compare(data, names, options.batch_size, options.size, options.epochs, options.images)
 
 
 def compare(
-    data: Path, backbones: tuple[str, ...], batch_size: int, size: int, rounds: int = 3, images: int = 128
+    data: Path, backbones: tuple[str, ...], batch_size: int, size: int, epochs: int = 3, images: int = 128
 ) -> None:
     """Measure each network in a process of its own; publish."""
     import torch
@@ -60,7 +61,7 @@ def compare(
     for backbone in backbones:
         for precision in ("fp32", "bf16") if torch.cuda.is_available() else ("fp32",):
             command = [sys.executable, "-m", "bench.step", "--data", data, "--backbones", backbone]
-            command += ["--batch-size", batch_size, "--size", size, "--rounds", rounds]
+            command += ["--batch-size", batch_size, "--size", size, "--epochs", epochs]
             command += ["--images", images, "--precision", precision]
             with clean_room() as environment:
                 done = run_command([str(word) for word in command], environment)
@@ -69,7 +70,7 @@ def compare(
 
 
 def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Train with the loop, a bare epoch behind each epoch; return the row of the table."""
+    """Train with the loop, bare steps between its own; return the row of the table."""
     from surgery.train.device import make_accelerator
 
     accelerator = make_accelerator("auto", options.precision)
@@ -80,30 +81,33 @@ def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
         bare = {"bare": make_bare(loop, model, options, accelerator.autocast)}
         if accelerator.device.type == "cuda":
             bare["compiled"] = make_bare(loop, copy.deepcopy(model), options, accelerator.autocast, True)
-        clock.between = bare
+        clock.bare = bare
         loop.run(False)
-    middle = {name: statistics.median(values[1:]) for name, values in clock.seconds.items()}  # first: warm-up
-    used = {name: statistics.median(values[1:]) for name, values in clock.processor.items()}
-    images = {name: options.images / seconds for name, seconds in middle.items()}
+    seconds = {name: values[1:] for name, values in clock.seconds.items()}  # the first is warm-up
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    images = {f"{name} images/s": options.batch_size * clock.every / s for name, s in middle.items()}
+    shares = [bare / loop for loop, bare in zip(seconds["loop"], seconds["bare"], strict=True)]
     return {
         "precision": options.precision,
-        "loop images/s": images["loop"],
-        **{f"{name} images/s": images[name] for name in bare},
-        "share of bare": images["loop"] / images["bare"],
-        "by processor time": used["bare"] / used["loop"],
+        **images,
+        "share of bare": statistics.median(shares),
+        "pairs": len(shares),
         "waits": statistics.median(clock.waits[1:]) / middle["loop"],
     }
 
 
 class Clock:
-    """A reporter that times the loop's epochs and runs the bare ones between them."""
+    """A reporter that times the loop's steps and runs bare ones between them."""
 
     def __init__(self, device: Any) -> None:
-        self.device = device
-        self.between: dict[str, Callable[[], None]] = {}
+        self.cuda = device.type == "cuda"
+        self.every = 8 if self.cuda else 1
+        """Steps in a row: a GPU has some of them in flight."""
+        self.bare: dict[str, Callable[[], None]] = {}
         self.seconds: dict[str, list[float]] = {}
-        self.processor: dict[str, list[float]] = {}
         self.waits: list[float] = []
+        self._waited = self._since = 0.0
+        self._reading = threading.Event()
 
     def line(self, text: str) -> None:
         """Print nothing; the table says what counts."""
@@ -111,46 +115,55 @@ class Clock:
     def epoch(self, row: dict[str, Any], better: bool) -> None:
         """Print nothing."""
 
-    def update(self, done: int, total: int, **values: float) -> None:
-        """Print nothing."""
-
     @contextmanager
     def task(self, name: str) -> Iterator[Clock]:
-        """Time an epoch; then the bare ones."""
-        with self._timed("loop"):
-            yield self
-        for other, run in self.between.items():
-            with self._timed(other):
-                run()
+        """Begin an epoch."""
+        self._reading.set()
+        self._since, self._waited = self._now(), 0.0
+        yield self
 
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        import torch
-
-        started, used = time.perf_counter(), time.process_time()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds.setdefault(name, []).append(time.perf_counter() - started)
-        self.processor.setdefault(name, []).append(time.process_time() - used)
+    def update(self, done: int, total: int, **values: float) -> None:
+        """Take the time of the loop's last steps; then that of as many bare ones."""
+        if done % self.every:
+            return
+        self.seconds.setdefault("loop", []).append(self._now() - self._since)
+        self.waits.append(self._waited)
+        self._reading.clear()
+        for name, step in self.bare.items():
+            started = self._now()
+            for _ in range(self.every):
+                step()
+            self.seconds.setdefault(name, []).append(self._now() - started)
+        self._reading.set()
+        self._since, self._waited = self._now(), 0.0
 
     def watch(self, feed: Any) -> Any:
-        """Note how long the loop waits for the batches of a feed."""
-        original = feed.epoch
+        """Note how long the loop waits for the batches of a feed, whose threads rest in between."""
+        original, load = feed.epoch, feed._load
+
+        def rested(example: Any) -> Any:
+            self._reading.wait()
+            return load(example)
 
         def epoch(*arguments: Any) -> Iterator[Any]:
-            stream, waited = original(*arguments), 0.0
+            stream = original(*arguments)
             while True:
                 started = time.perf_counter()
                 batch = next(stream, None)
-                waited += time.perf_counter() - started
+                self._waited += time.perf_counter() - started
                 if batch is None:
                     break
                 yield batch
-            self.waits.append(waited)
 
-        feed.epoch = epoch
+        feed.epoch, feed._load = epoch, rested
         return feed
+
+    def _now(self) -> float:
+        import torch
+
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def make_loop(data: Path, options: argparse.Namespace, accelerator: Any, folder: Path, clock: Clock) -> Any:
@@ -164,12 +177,11 @@ def make_loop(data: Path, options: argparse.Namespace, accelerator: Any, folder:
 
     config = FinetuneConfig(
         data=str(data), name="step", backbone=options.backbones, strategy="full", weights="random",
-        epochs=options.rounds + 1, batch_size=options.batch_size, image_size=(options.size, options.size),
+        epochs=options.epochs, batch_size=options.batch_size, image_size=(options.size, options.size),
     )  # fmt: skip
     table = read_table(data, "classify")
     stride = max(1, len(table.of("train")) // options.images)
-    train = table.of("train")[::stride][: options.images]
-    options.images = len(train)
+    train = table.of("train")[::stride][: options.images // options.batch_size * options.batch_size]
     table = dataclasses.replace(table, items=(*train, *table.of("val")[:2]))
     targets = resolve_target(table, (), ())
     spec = resolve_input(config, table)
@@ -189,7 +201,7 @@ def make_loop(data: Path, options: argparse.Namespace, accelerator: Any, folder:
 def make_bare(
     loop: Any, model: Any, options: argparse.Namespace, autocast: Callable[[], Any], compiled: bool = False
 ) -> Callable[[], None]:
-    """Return an epoch of bare steps of a model on random images that lie in memory."""
+    """Return the bare step of a model on random images that lie in memory."""
     import torch
     from torch.nn import functional
 
@@ -201,8 +213,6 @@ def make_bare(
     set_trainable(model.backbone, 0, True)
     optimizer = make_optimizer(model, loop.phases[0], loop.options.weight_decay)
     last = max(model.head_stages) + 1
-    rest = [options.images % options.batch_size] if options.images % options.batch_size else []
-    sizes = [options.batch_size] * (options.images // options.batch_size) + rest
     images = torch.randn(options.batch_size, 3, options.size, options.size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(options.batch_size, device=device) % 2
@@ -213,15 +223,14 @@ def make_bare(
 
     forward = torch.compile(forward) if compiled else forward
 
-    def epoch() -> None:
-        for size in sizes:
-            with autocast():
-                logits = forward(images[:size])
-            functional.cross_entropy(logits.float(), labels[:size]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    def step() -> None:
+        with autocast():
+            logits = forward(images)
+        functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return epoch
+    return step
 
 
 if __name__ == "__main__":
