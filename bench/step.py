@@ -108,6 +108,7 @@ class Clock:
         self.waits: list[float] = []
         self._waited = self._since = 0.0
         self._reading = threading.Event()
+        self._reading.set()
 
     def line(self, text: str) -> None:
         """Print nothing; the table says what counts."""
@@ -118,7 +119,6 @@ class Clock:
     @contextmanager
     def task(self, name: str) -> Iterator[Clock]:
         """Begin an epoch."""
-        self._reading.set()
         self._since, self._waited = self._now(), 0.0
         yield self
 
