@@ -4,7 +4,7 @@
     python -m bench.camvid --recipe recipes/camvid-cars.yaml --leave-out none,all
 
 Without a recipe nothing is set but head and strategy: each row is the command that it prints. The cache
-starts empty, so its filling counts. `--leave-out DRIVE` trains without the frames whose names start with
+starts empty, so its filling counts; later places of a run find what earlier ones cached. `--leave-out DRIVE` trains without the frames whose names start with
 DRIVE and scores on them instead of on val (recipes are chosen that way, not on val); `all` does so with each
 of the three drives in turn, and `none` scores on val.
 """
@@ -39,17 +39,22 @@ def main() -> None:
     ]
     rows: list[dict[str, Any]] = []
     for name, arguments in choose_runs(options.recipe, options.runs):
-        for place in places:
-            with tempfile.TemporaryDirectory() as scratch:
-                held = data if place == "none" else leave_out(data, place, Path(scratch))
-                rows.append({"run": name, "scored on": "val" if place == "none" else place})
-                rows[-1] |= measure(held, [*arguments, *options.extra])
-            left_out = [row["IoU"] for row in rows if row["run"] == name and row["scored on"] in DRIVES]
-            mean = {name: statistics.mean(left_out)} if left_out else {}
-            file = f"camvid-{Path(options.recipe).stem}" if options.recipe else "camvid"
-            publish(file, "CamVid", rows, extra=options.extra, mean_of_drives_left_out=mean)
-            if mean:
-                print(f"{name}: mean IoU of {len(left_out)} drives left out {mean[name]:.4f}", flush=True)
+        with clean_room() as environment:
+            for place in places:
+                row = {"run": name, "scored on": "val" if place == "none" else place}
+                rows.append(row | measure(environment, data, place, [*arguments, *options.extra]))
+                file = f"camvid-{name}" if options.recipe else "camvid"
+                publish(file, "CamVid", rows, extra=options.extra, mean_of_drives_left_out=average(rows))
+                print("mean of the drives left out:", average(rows), flush=True)
+
+
+def average(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean IoU of each run over the drives left out."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["scored on"] in DRIVES:
+            found.setdefault(row["run"], []).append(row["IoU"])
+    return {name: statistics.mean(values) for name, values in found.items()}
 
 
 def choose_runs(recipe: str | None, runs: str) -> list[tuple[str, list[str]]]:
@@ -61,10 +66,11 @@ def choose_runs(recipe: str | None, runs: str) -> list[tuple[str, list[str]]]:
     return [(run, [*cars, "--head", head, "--strategy", strategy]) for run, strategy, head in parts]
 
 
-def measure(data: Path, arguments: list[str]) -> dict[str, Any]:
-    """Fine-tune once in an empty room; return the row of the table."""
-    with clean_room() as environment:
-        done = surgery(environment, "finetune", data, "--name", "streets", *arguments)
+def measure(environment: dict[str, str], data: Path, place: str, arguments: list[str]) -> dict[str, Any]:
+    """Fine-tune once; return the row of the table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        held = data if place == "none" else leave_out(data, place, Path(scratch))
+        done = surgery(environment, "finetune", held, "--name", f"streets-{place}", *arguments)
         path = Path(done.answer["path"])
         history = json.loads((path / "history.json").read_text("utf-8"))["epochs"]
         manifest = json.loads((path / "manifest.json").read_text("utf-8"))
