@@ -4,9 +4,9 @@
     python -m bench.camvid --recipe recipes/camvid-cars.yaml --leave-out none,all
 
 Without a recipe nothing is set but head and strategy: each row is the command that it prints. The cache
-starts empty, so its filling counts; later places of a run find what earlier ones cached. `--leave-out DRIVE` trains without the frames whose names start with
-DRIVE and scores on them instead of on val (recipes are chosen that way, not on val); `all` does so with each
-of the three drives in turn, and `none` scores on val.
+starts empty, so its filling counts; later places of a run find what earlier ones cached. `--leave-out
+DRIVE` trains without the frames whose names start with DRIVE and scores on them instead of on val (recipes
+are chosen that way, not on val); `all` does so with each of the three drives in turn, `none` scores on val.
 """
 
 from __future__ import annotations
