@@ -184,6 +184,12 @@ class Feed:
         sizes = [self._size(item) for item in self._val]
         yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
 
+    def view(self, number: int, batch_size: int) -> Iterator[Batch]:
+        """Yield all training images as one of the `views`, in a fixed order; 0 is the plain one."""
+        examples = [Example(item, number) for item in self._train]
+        sizes = [self._size(item) for item in self._train]
+        yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
+
     def close(self) -> None:
         """Release the cache for others."""
         if self.cache is not None:

@@ -61,6 +61,11 @@ class Team:
         return float(total[0]) / self.size, bool(total[1] > 0)
 
 
+def launched_size() -> int:
+    """Return the number of processes that a launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched_rank() -> int:
     """Return the rank that a launcher gave this process, before anything is set up; 0 without one."""
     return int(os.environ.get("RANK", "0"))
