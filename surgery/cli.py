@@ -258,12 +258,17 @@ def data_check(
     format: Annotated[str | None, option(DATA, FORMAT_HELP)] = None,
     classes: Names = None,
     ignore: Names = None,
+    html: Annotated[bool, Parameter(negative=(), help="Write a page with samples of every class.")] = False,
+    out: Annotated[Path | None, Parameter(help="The page's file; implies --html.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Report everything that is wrong with DATA, at once."""
+    """Report everything that is wrong with DATA, at once: files, masks, copies, rare and unequal classes.
+
+    --html writes runs/data-check-DATA.html, also where there are problems. With problems the exit code is 2.
+    """
     from surgery.recipes.data import check
 
-    check(data, tuple(classes or ()), tuple(ignore or ()), as_json, format)
+    check(data, tuple(classes or ()), tuple(ignore or ()), as_json, format, html or out is not None, out)
 
 
 @data_app.command(name="sample")
