@@ -78,6 +78,9 @@ def finetune(
     backbone_lr_share: Annotated[float | None, option(TRAINING, "Rate of kept layers / lr.")] = None,
     weight_decay: Annotated[float | None, option(TRAINING, "AdamW's weight decay.")] = None,
     warmup_share: Annotated[float | None, option(TRAINING, "Share of steps with a rising rate.")] = None,
+    resize_from: Annotated[
+        float | None, option(TRAINING, "Progressive resizing: begin at this share of the size.")
+    ] = None,
     label_smoothing: Annotated[float | None, option(TRAINING, "Share of the target spread out.")] = None,
     clip_norm: Annotated[float | None, option(TRAINING, "Largest norm of the gradient.")] = None,
     loss: Annotated[str | None, option(TRAINING, "ce, focal; of masks also dice, lovasz, and sums.")] = None,

@@ -75,6 +75,9 @@ class FinetuneConfig:
     """Let unfrozen pretrained batch norm update its statistics (random weights always do)."""
     image_size: tuple[int, int] | None = None
     """(width, height) in pixels; None is 224×224 for classification, the images' own for masks."""
+    resize_from: float = 1.0
+    """Progressive resizing: share of the input's sides at which training begins, 0.1–1; 1 trains at the
+    full size from the start. The first phase grows from it in three steps of equally many epochs."""
     augment: str = "auto"
     """`none`, `flip`, `light`, `medium`, `heavy`, `domain`, or a file with a pipeline of one's own; auto is
     `flip` for masks and `light` for classification."""
@@ -179,6 +182,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
     found.extend(_augment_problems(config))
     within("val_share", 0.01, 0.9)
     within("dropout", 0.0, 0.95)
+    within("resize_from", 0.1, 1.0)
     within("warmup_share", 0.0, 0.9)
     within("label_smoothing", 0.0, 0.9)
     within("views", 0, 1000)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.artifact.errors import SurgeryError
+from surgery.artifact.errors import ConfigError, SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
 from surgery.config import AUGMENTATIONS, CUSTOM, FinetuneConfig, check_task
 from surgery.report import REPORT_FILE
@@ -108,6 +108,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     model, weights, config = prepare_model(config, table, targets)
     spec = dataclasses.replace(spec, mean=model.backbone.mean, std=model.backbone.std)
     config = resolve_config(config, model, spec, weights)
+    check_growth(config, spec, model.backbone.fixed_size)
 
     from surgery.recipes.training import Material, build_loop, find_rate
     from surgery.train.device import check_device, check_trackers, make_accelerator
@@ -125,7 +126,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
         config, tested = find_rate(config, material, names, resume, report)
     config = resolve_rates(config, table.task, names)
     phases = plan_phases(config, table.task, names)
-    layers = show_plan(config, table, targets, model, phases, report)
+    layers = show_plan(config, table, targets, model, spec, phases, report)
     team = Team(make_accelerator(config.device, config.precision))
     digests = table.fingerprint(), weights.source.get("sha256")
     run = team.share(open_run(config, *digests, resume) if team.leads else None)
@@ -214,7 +215,14 @@ def try_augment(config: FinetuneConfig, spec: InputSpec, table: Table, targets: 
     if config.pipeline is not None:
         from surgery.data.trial import try_pipeline
 
-        try_pipeline(config.pipeline, spec, table, targets)
+        try_pipeline(config.pipeline, spec, table, targets, choose_scales(config, table))
+
+
+def choose_scales(config: FinetuneConfig, table: Table) -> tuple[float, ...]:
+    """Return the shares of the input's sides that training goes through."""
+    from surgery.train.strategies import RATES, plan_scales
+
+    return plan_scales(config.resize_from, config.epochs or RATES[config.strategy].epochs[table.task])
 
 
 def choose_augment(config: FinetuneConfig, table: Table) -> str:
@@ -233,6 +241,35 @@ def resolve_input(config: FinetuneConfig, table: Table) -> InputSpec:
         return InputSpec(size_rule="native", max_pixels=NATIVE_HEADROOM * pixels)
     width, height = config.image_size or CLASSIFY_SIZE
     return InputSpec("crop" if table.task == "classify" else "resize", width, height)
+
+
+def check_growth(config: FinetuneConfig, spec: InputSpec, side: int | None = None) -> None:
+    """Refuse progressive resizing where there is no smaller input.
+
+    Args:
+        config: The user's wishes.
+        spec: The input at its full size.
+        side: The only one that the backbone takes, if there is one.
+
+    Raises:
+        ConfigError: If the backbone takes one size only, or the full size is as small as inputs get.
+    """
+    from surgery.data.resizing import MULTIPLE, shrink_input
+
+    if config.resize_from == 1:
+        return
+    said = f"--resize-from {config.resize_from:g}"
+    if side:
+        raise ConfigError(
+            f"{said}: {config.backbone} takes images of {side}×{side} only",
+            "Leave it out, or take a convolutional network such as resnet50.",
+        )
+    if spec.size_rule != "native" and shrink_input(spec, config.resize_from) == spec:
+        raise ConfigError(
+            f"{said}: inputs of {spec.width}×{spec.height} cannot be made smaller: sides are rounded to a "
+            f"multiple of {MULTIPLE}",
+            "Take a smaller share or a larger --image-size, or leave it out.",
+        )
 
 
 def resolve_config(
@@ -267,8 +304,27 @@ def describe_views(config: FinetuneConfig, phase: Phase) -> str:
     return f"augmentation of your own ({describe_steps(config.pipeline)}), {kept}"
 
 
+def describe_growth(phase: Phase, spec: InputSpec) -> str:
+    """Return in words how the input of a phase grows: `; 128×128, from epoch 11 on 224×224`."""
+    from surgery.data.resizing import describe_size
+
+    if len(phase.scales) == 1:
+        return ""
+    begins: dict[str, int] = {}
+    for begin, scale in phase.growth:
+        begins.setdefault(describe_size(spec, scale), begin)  # rounding may make two sizes one
+    told = [f"from epoch {begin + 1} on {size}" if begin else size for size, begin in begins.items()]
+    return "; " + ", ".join(told)
+
+
 def show_plan(
-    config: FinetuneConfig, table: Table, targets: TargetSpec, model: Model, phases: Any, report: Reporter
+    config: FinetuneConfig,
+    table: Table,
+    targets: TargetSpec,
+    model: Model,
+    spec: InputSpec,
+    phases: tuple[Phase, ...],
+    report: Reporter,
 ) -> dict[str, Any]:
     """Print what is kept, frozen, retrained and new, in layers and parameters; return it."""
     from surgery.nets.assemble import describe_layers
@@ -284,5 +340,6 @@ def show_plan(
     for phase in phases:
         report.line(
             f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}, {describe_views(config, phase)}"
+            f"{describe_growth(phase, spec)}"
         )
     return layers

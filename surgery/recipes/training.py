@@ -45,7 +45,7 @@ def build_loop(
     """Return the training loop of a resolved config; nothing is computed yet."""
     model, table, targets = material.model, material.table, material.targets
 
-    def open_feed(first: int) -> Feed:
+    def open_feed(first: int, scale: float) -> Feed:
         return Feed(
             model=model,
             cut=first,
@@ -64,6 +64,7 @@ def build_loop(
             pipeline=config.pipeline,
             rank=accelerator.process_index,
             ranks=accelerator.num_processes,
+            scale=scale,
         )
 
     options = Options(

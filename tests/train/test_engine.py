@@ -41,6 +41,9 @@ def make_loop(
     several: bool = False,
     sampler: str = "uniform",
     batch_size: int = 5,
+    scales: tuple[float, ...] = (1.0,),
+    patience: int | None = None,
+    side: int = 32,
     **options,
 ) -> Loop:
     table = read_table(data)
@@ -53,16 +56,16 @@ def make_loop(
     weights = LoadedWeights(None, {})
     outputs = targets.output.logits
     model = build_model(backbone, head, table.task, outputs, None, dropout, weights, 0)
-    spec = InputSpec("native") if segment else InputSpec("crop", 32, 32)
-    phases = tuple(Phase(f"from {first}", first, epochs, lr, lr / 10, None) for first in firsts)
+    spec = InputSpec("native") if segment else InputSpec("crop", side, side)
+    phases = tuple(Phase(f"from {first}", first, epochs, lr, lr / 10, patience, scales) for first in firsts)
     accelerator = make_accelerator("cpu", "fp32")
 
-    def open_feed(first: int) -> Feed:
+    def open_feed(first: int, scale: float = 1.0) -> Feed:
         kept = views if first else 0
         augment = "flip" if segment else "light"
         return Feed(
             model, first, table, spec, targets, augment, kept, 7, torch.device("cpu"), 2, cache_gib,
-            sampler=sampler,
+            sampler=sampler, scale=scale,
         )  # fmt: skip
 
     settings = {"train_bn": False, "keep_checkpoints": "2", "checkpoint_minutes": 60.0} | options
