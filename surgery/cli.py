@@ -73,7 +73,7 @@ def finetune(
     freeze_through: Annotated[str | None, option(MODEL, "Last frozen stage of partial.")] = None,
     train_bn: Annotated[bool | None, option(MODEL, "Unfrozen batch norm updates its statistics.")] = None,
     epochs: Annotated[int | None, option(TRAINING, "Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, option(TRAINING, "Images per step.")] = None,
+    batch_size: Annotated[str | None, option(TRAINING, "Images per step; auto: what a GPU holds.")] = None,
     lr: Annotated[str | None, option(TRAINING, "Peak rate of the new layers; auto: range test.")] = None,
     backbone_lr_share: Annotated[float | None, option(TRAINING, "Rate of kept layers / lr.")] = None,
     weight_decay: Annotated[float | None, option(TRAINING, "AdamW's weight decay.")] = None,
@@ -110,13 +110,15 @@ def finetune(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "resume", "promote", "preview", "as_json", "processes"):
         given.pop(key, None)
-    from surgery.config import from_dict, load_recipe, merge, parse_rate, parse_size
+    from surgery.config import from_dict, load_recipe, merge, parse_batch, parse_rate, parse_size
 
     for key in ("classes", "ignore", "stages", "trackers"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
     if "lr" in given:
         given |= parse_rate(given.pop("lr"))
+    if "batch_size" in given:
+        given |= parse_batch(given.pop("batch_size"))
     if "image_size" in given:
         given["image_size"] = list(parse_size(given["image_size"]))
     values = merge(load_recipe(recipe) if recipe else {}, given)

@@ -91,6 +91,8 @@ class FinetuneConfig:
     """Passes over the training images; None is the strategy's own number."""
     batch_size: int | None = None
     """Images per step; None is 32 for classification and 4 for masks."""
+    batch_rule: str = "given"
+    """`auto`: where `batch_size` is None, the largest that a GPU's memory holds (`--batch-size auto`)."""
     lr: float | None = None
     """Peak learning rate of the new layers; None is the strategy's own."""
     lr_rule: str = "given"
@@ -177,6 +179,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("precision", PRECISIONS)
     one_of("optimizer", OPTIMIZERS)
     one_of("lr_rule", ("given", "range"))
+    one_of("batch_rule", ("given", "auto"))
     one_of("sampler", SAMPLERS)
     one_of("class_weights", CLASS_WEIGHTS)
     found.extend(_augment_problems(config))
@@ -268,6 +271,19 @@ def parse_rate(text: str) -> dict[str, Any]:
         return {"lr": float(text), "lr_rule": "given"}
     except ValueError:
         raise ConfigError(f"--lr {text!r} is neither a number nor auto", "For example 0.001.") from None
+
+
+def parse_batch(text: str) -> dict[str, Any]:
+    """Return the fields that `--batch-size` stands for: a number, or `auto`.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if text == "auto":  # over a recipe's number too: it may be another machine's
+        return {"batch_size": None, "batch_rule": "auto"}
+    if text.isdecimal():
+        return {"batch_size": int(text), "batch_rule": "given"}
+    raise ConfigError(f"--batch-size {text!r} is neither a number nor auto", "For example 32.")
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -110,7 +110,7 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     config = resolve_config(config, model, spec, weights)
     check_growth(config, spec, model.backbone.fixed_size)
 
-    from surgery.recipes.training import Material, build_loop, find_rate
+    from surgery.recipes.training import Material, build_loop, find_batch, find_rate
     from surgery.train.device import check_device, check_trackers, make_accelerator
     from surgery.train.run import RATES_FILE, open_run
     from surgery.train.strategies import plan_phases, resolve_rates
@@ -121,6 +121,8 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     check_trackers(config.trackers)
     class_weights = weigh(config, table, targets, report)
     material = Material(model, table, targets, spec, class_weights)
+    if config.batch_size is None:
+        config = find_batch(config, material, names, DEFAULT_BATCH[table.task], resume, report)
     tested = None
     if config.lr is None and config.lr_rule == "range":
         config, tested = find_rate(config, material, names, resume, report)
@@ -275,7 +277,7 @@ def check_growth(config: FinetuneConfig, spec: InputSpec, side: int | None = Non
 def resolve_config(
     config: FinetuneConfig, model: Model, spec: InputSpec, weights: LoadedWeights
 ) -> FinetuneConfig:
-    """Return the config with nothing left open but the rates, so that its recipe repeats the run for good."""
+    """Return the config with nothing left open but what is measured, so that its recipe repeats the run."""
     names = tuple(stage.name for stage in model.backbone.info)
     native = spec.size_rule == "native"
     return dataclasses.replace(
@@ -284,7 +286,7 @@ def resolve_config(
         weights=str(weights.source.get("asked", config.weights)),
         stages=tuple(names[k] for k in model.head_stages),
         image_size=None if native else (spec.width or 0, spec.height or 0),
-        batch_size=config.batch_size or DEFAULT_BATCH[model.task],
+        batch_size=config.batch_size or (DEFAULT_BATCH[model.task] if config.batch_rule == "given" else None),
     )
 
 

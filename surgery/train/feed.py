@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -192,6 +193,11 @@ class Feed:
         examples = [Example(item, 0) for item in self._val]
         sizes = [self._size(item) for item in self._val]
         yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
+
+    def rehearse(self, count: int) -> Batch:
+        """Return a batch of `count` times the largest training image; nothing of it is cached."""
+        largest = max(self._train, key=lambda item: math.prod(self._size(item)))
+        return self._collate([self._load(Example(largest, 0))] * count)
 
     def close(self) -> None:
         """Release the cache for others."""
