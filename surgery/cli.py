@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 import surgery
-from surgery.artifact.errors import SurgeryError, UserError
+from surgery.artifact.disk import no_room
+from surgery.artifact.errors import DiskFullError, SurgeryError, UserError
 
 app = App(
     name="surgery",
@@ -303,6 +304,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 1
+    except Exception as error:  # whoever wrote: a tracker, a recipe, a page
+        if not no_room(error):
+            raise
+        where = getattr(error, "filename", None)
+        full = DiskFullError(
+            f"{where}: the disk is full" if where else f"the disk is full: {error}",
+            "Free some room and repeat the command; `finetune --resume` goes on from the last checkpoint.",
+        )
+        return _complain(full, "--json" in tokens)
     return 0
 
 

@@ -130,8 +130,8 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     phases = plan_phases(config, table.task, names)
     layers = show_plan(config, table, targets, model, spec, phases, report)
     team = Team(make_accelerator(config.device, config.precision))
-    digests = table.fingerprint(), weights.source.get("sha256")
-    run = team.share(open_run(config, *digests, resume) if team.leads else None)
+    sha256 = weights.source.get("sha256")
+    run = team.share(open_run(config, table, sha256, resume) if team.leads else None)
     assert run is not None
     if tested and team.leads:
         tested.save(run.folder / RATES_FILE)

@@ -15,6 +15,7 @@ from surgery.config import FinetuneConfig
 from surgery.data.resizing import describe_size, shrink_input, training_size
 from surgery.recipes.finetune import check_growth, describe_growth
 from surgery.train import engine, feed
+from surgery.train.checkpoint import load_tensors, newest_checkpoint
 from surgery.train.engine import Loop
 from surgery.train.feed import Feed, Suffix
 from surgery.train.strategies import Phase, plan_phases, plan_scales
@@ -88,6 +89,11 @@ def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, tuple[int, 
 
     monkeypatch.setattr(feed.Suffix, "forward", note)
     return seen
+
+
+def last_tensors(run):
+    """Return weights, moments and random state at the end, whichever epoch was the best."""
+    return load_tensors(newest_checkpoint(run / "checkpoints"))
 
 
 def in_turn(sizes):
@@ -217,6 +223,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     resumed = make_loop(folder, tmp_path / "b", first, **options)
     outcome = resumed.run(resume=True)
     assert same(state(resumed.model), state(undisturbed.model))
+    assert same(last_tensors(tmp_path / "b"), last_tensors(tmp_path / "a"))
     assert [row["epoch"] for row in outcome.history] == [0, 1, 2, 3]
 
 
@@ -242,6 +249,7 @@ def test_stopped_while_the_next_size_is_cached_it_goes_on_there(stripes, tmp_pat
     resumed = make_loop(stripes, tmp_path / "b", 4, **options)
     resumed.run(resume=True)
     assert same(state(resumed.model), state(undisturbed.model))
+    assert same(last_tensors(tmp_path / "b"), last_tensors(tmp_path / "a"))
 
 
 def test_two_processes_share_each_size(stripes, tmp_path):
