@@ -18,10 +18,11 @@ from surgery.report import REPORT_FILE, sections
 from surgery.report.command import command_line
 from surgery.report.counts import count_classes
 from surgery.report.intervals import COVERED, RESAMPLES, bootstrap
-from surgery.report.learning import draw_losses, draw_scores, judge
+from surgery.report.learning import draw_losses, draw_rates, draw_scores, judge
 from surgery.report.mistakes import SHOWN, draw_mistakes, find_mistakes
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
+from surgery.train.run import RATES_FILE
 
 TEMPLATE = "report.html.j2"
 
@@ -45,6 +46,7 @@ def write_report(version: Unsealed, report: Reporter) -> None:
     }
     learning["losses"] = draw_losses(history, best)
     learning["scores"] = draw_scores(history, best, list(version.val.scores.scores))
+    learning["rates"] = draw_rates(version.folder / RATES_FILE)
     with _progress(report, "resampling val") as show:
         intervals = bootstrap(version.val.scorer, version.val.scores.n, show)
     with _progress(report, "counting classes") as show:
