@@ -70,7 +70,11 @@ def finetune(
     stages: Annotated[Names, Parameter(group=MODEL, help="Stages that the head reads.")] = None,
     dropout: Annotated[float | None, option(MODEL, "Dropout in the head.")] = None,
     test_flips: Annotated[bool | None, option(MODEL, "Answer from an image and its mirror image.")] = None,
-    strategy: Annotated[str | None, option(MODEL, "random, full, frozen, partial or gradual.")] = None,
+    strategy: Annotated[
+        str | None, option(MODEL, "random, full, frozen, partial, gradual, classical.")
+    ] = None,
+    classifiers: Annotated[Names, Parameter(group=MODEL, help="What classical chooses from.")] = None,
+    folds: Annotated[int | None, option(MODEL, "Folds of classical's cross-validation.")] = None,
     freeze_through: Annotated[str | None, option(MODEL, "Last frozen stage of partial.")] = None,
     train_bn: Annotated[bool | None, option(MODEL, "Unfrozen batch norm updates its statistics.")] = None,
     epochs: Annotated[int | None, option(TRAINING, "Passes over the training images.")] = None,
@@ -113,7 +117,7 @@ def finetune(
         given.pop(key, None)
     from surgery.config import from_dict, load_recipe, merge, parse_batch, parse_rate, parse_size
 
-    for key in ("classes", "ignore", "stages", "trackers"):
+    for key in ("classes", "ignore", "stages", "classifiers", "trackers"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
     if "lr" in given:

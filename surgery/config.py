@@ -11,7 +11,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 from surgery.artifact.errors import ConfigError, UserError
 
 TASKS = ("classify", "segment")
-STRATEGIES = ("random", "full", "frozen", "partial", "gradual")
+STRATEGIES = ("random", "full", "frozen", "partial", "gradual", "classical")
+CLASSIFIERS = ("logistic", "linear-svm", "rbf-svm", "forest", "knn", "vote", "stack")
+"""What `classical` compares; the last two are made of the others."""
+GRADIENT_ONLY = (
+    "epochs", "lr", "lr_rule", "backbone_lr_share", "freeze_through", "train_bn", "dropout", "batch_size",
+    "batch_rule", "resize_from",
+    "weight_decay", "warmup_share", "label_smoothing", "clip_norm", "loss", "sampler", "mixup", "cutmix",
+    "optimizer", "layer_decay", "accumulate", "ema", "recompute", "patience",
+)  # fmt: skip
+"""Fields that mean something only where weights are learnt step by step."""
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 TRACKERS = ("tensorboard", "mlflow", "wandb")
@@ -24,7 +33,7 @@ DEPENDENTS = {
     "data": ("task", "format", "image_size"),
     "backbone": ("stages", "freeze_through"),
     "head": ("stages",),
-    "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share"),
+    "strategy": ("freeze_through", "epochs", "lr", "backbone_lr_share", "batch_size", "classifiers", "folds"),
     "lr_rule": ("lr",),
     "augment": ("pipeline",),
 }
@@ -69,6 +78,10 @@ class FinetuneConfig:
     """`imagenet`, `hub`, `random`, a file, or a model of the store."""
     strategy: str = "frozen"
     """Which layers learn, and when."""
+    classifiers: tuple[str, ...] = ()
+    """What `classical` chooses from, of `CLASSIFIERS`; empty is all of them."""
+    folds: int = 5
+    """Parts of train that `classical` leaves out one by one to choose its classifier."""
     freeze_through: str | None = None
     """Last frozen stage of `partial`, by name; None is the last but one."""
     train_bn: bool = False
@@ -183,6 +196,8 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("sampler", SAMPLERS)
     one_of("class_weights", CLASS_WEIGHTS)
     found.extend(_augment_problems(config))
+    found.extend(_classical_problems(config))
+    within("folds", 2, 100)
     within("val_share", 0.01, 0.9)
     within("dropout", 0.0, 0.95)
     within("resize_from", 0.1, 1.0)
@@ -222,6 +237,26 @@ def _problems(config: FinetuneConfig) -> list[str]:
     return found
 
 
+def _classical_problems(config: FinetuneConfig) -> list[str]:
+    found = [
+        f"--classifiers: {name!r} is not one of {', '.join(CLASSIFIERS)}"
+        for name in config.classifiers
+        if name not in CLASSIFIERS
+    ]
+    defaults = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
+    if config.strategy != "classical":
+        given = [name for name in ("classifiers", "folds") if getattr(config, name) != defaults[name]]
+        found += [f"{_flag(name)} goes with --strategy classical, not {config.strategy}" for name in given]
+        return found
+    given = [name for name in GRADIENT_ONLY if getattr(config, name) != defaults[name]]
+    rules = {"lr_rule": "--lr auto", "batch_rule": "--batch-size auto"}
+    spelled = dict.fromkeys(rules.get(name) or _flag(name) for name in given)
+    found += [f"{flag} is for training by steps, which --strategy classical does not do" for flag in spelled]
+    if config.views == 0:
+        found.append("--views 0 draws new views every epoch; --strategy classical has none: take 1 or more")
+    return found
+
+
 def _augment_problems(config: FinetuneConfig) -> list[str]:
     augment, allowed = config.augment, ("auto", *AUGMENTATIONS)
     if augment == CUSTOM:
@@ -253,6 +288,8 @@ def check_task(config: FinetuneConfig, task: str) -> None:
             found.append(f"--sampler {config.sampler} is for classification; masks have --class-weights")
     elif config.loss is not None and config.loss not in LABEL_LOSSES:
         found.append(f"--loss {config.loss} is for masks; labels have {', '.join(LABEL_LOSSES)}")
+    if task == "segment" and config.strategy == "classical":
+        found.append("--strategy classical is for classification")
     if config.class_weights != "none" and config.loss and not {"ce", "focal"} & set(config.loss.split("+")):
         found.append(f"--class-weights {config.class_weights}: --loss {config.loss} weighs no class")
     if found:

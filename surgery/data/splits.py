@@ -49,7 +49,7 @@ def draw_val(
     """
     if not 0 < share < 1:
         raise ConfigError(f"val share {share} is not between 0 and 1", "0.2 is usual")
-    groups = _group([item for item in items if item.split == "train"])
+    groups = group_items([item for item in items if item.split == "train"])
     placed = {item.image: side for group in groups for item, side in _place(group, recorded or {})}
     fresh = [group for group in groups if group[0].image not in placed]
     wanted = round(share * len(groups)) - sum(
@@ -158,7 +158,7 @@ def _count(item: Item) -> tuple[Item, NDArray[np.float64]]:
     return item, counts / values.size
 
 
-def _group(items: Sequence[Item]) -> list[Group]:
+def group_items(items: Sequence[Item]) -> list[Group]:
     """Group items whose files are copies or that look the same, in order of the first."""
     sizes = Counter(item.image.stat().st_size for item in items)
     looks = [loaded[0] for loaded in iterate(items, [[i] for i in range(len(items))], _look)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from surgery.data.splits import record_split
 from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
 from surgery.deliver.calibrate import calibrate, gather, measure
+from surgery.deliver.classifier import CLASSIFIER_FILE, Classifier, join_classifier, open_classifier
 from surgery.deliver.export import export_onnx
 from surgery.deliver.parity import check_parity, spread
 from surgery.deliver.scoring import Scored, score_graph
@@ -51,6 +53,8 @@ class Facts:
     source: dict[str, Any]
     outcome: Outcome
     run: Path
+    classifier: Classifier | None = None
+    """What answers behind the model, whose logits are features then."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,12 @@ def package(
     config = facts.config
     with store.stage(config.name) as staging:
         manifest = describe(facts, model)
-        manifest, val = prove(staging.path, model, manifest, facts.table, facts.targets, report)
-        manifest = dataclasses.replace(manifest, scores={"before": facts.outcome.before} | manifest.scores)
+        manifest, val = prove(
+            staging.path, model, manifest, facts.table, facts.targets, report, facts.classifier
+        )
+        if facts.outcome.before:
+            scores = {"before": facts.outcome.before} | manifest.scores
+            manifest = dataclasses.replace(manifest, scores=scores)
         metadata = {"backbone": config.backbone, "head": str(config.head)}
         write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
         save_recipe(config, staging.path / "recipe.yaml")
@@ -132,6 +140,8 @@ def export_again(
         ParityError: If the graph does not answer as the weights do; nothing is stored.
     """
     model = restore_model(parent)
+    known = parent.manifest.strategy.get("classifier")
+    classifier = open_classifier(parent.path, known) if known else None
     with store.stage(parent.name) as staging:
         for name in parent.manifest.files:
             (staging.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +152,7 @@ def export_again(
             created=_now(),
             surgery_version=surgery.__version__,
         )
-        manifest, val = prove(staging.path, model, manifest, table, targets, report)
+        manifest, val = prove(staging.path, model, manifest, table, targets, report, classifier)
         scores = {"data": str(table.root), "fingerprint": table.fingerprint(), **manifest.scores}
         manifest = dataclasses.replace(manifest, scores=scores)
         if write:
@@ -157,6 +167,7 @@ def prove(
     table: Table,
     targets: TargetSpec,
     report: Reporter,
+    classifier: Classifier | None = None,
 ) -> tuple[Manifest, Scored]:
     """Export a model into a folder, check parity on val, score and calibrate the graph.
 
@@ -167,8 +178,14 @@ def prove(
     graph = folder / manifest.graph
     report.line("exporting to ONNX")
     export_onnx(model, manifest.task, manifest.input, graph)
+    if classifier is not None:
+        (folder / CLASSIFIER_FILE).write_bytes(classifier.graph)
+        join_classifier(graph, classifier)
     report.line("checking parity from image bytes to answer")
-    parity = check_parity(model, manifest, graph, [item.image for item in val])
+    compare = functools.partial(
+        check_parity, model, graph=graph, images=[item.image for item in val], classifier=classifier
+    )
+    parity = compare(manifest)
     session = open_session(graph, "cpu")
     scored = _score(session, manifest, val, targets, report, "scoring the exported graph on val")
     report.line("  ".join(f"{key} {value:.4f}" for key, value in scored.scores.scores.items()))
@@ -177,7 +194,7 @@ def prove(
         held = manifest.output
         manifest, scores["calibration"] = _calibrate(session, manifest, scored, table, targets, report)
         if manifest.output != held:  # the gate judges the probabilities that will be answered
-            parity = check_parity(model, manifest, graph, [item.image for item in val])
+            parity = compare(manifest)
     report.line(
         f"parity: {parity['images']} images, largest difference {parity['max_difference']:.2g} "
         f"(logits up to {parity['largest_logit']:.3g}), answers equal"
@@ -233,12 +250,14 @@ def describe(facts: Facts, model: Model) -> Manifest:
         "name": config.strategy,
         "phases": [dataclasses.asdict(phase) for phase in facts.phases],
         "best_epoch": facts.outcome.best_epoch,
-        "epochs": len(facts.outcome.history) - 1,
+        "epochs": max(0, len(facts.outcome.history) - 1),
         "seconds": round(facts.outcome.seconds, 1),
         "device": facts.outcome.device,
         "precision": facts.outcome.precision,
         "run": facts.run.name,
     }
+    if facts.classifier is not None:
+        strategy["classifier"] = facts.classifier.facts
     counts = {split: len(table.of(split)) for split in ("train", "val", "test")}
     return Manifest(
         name=config.name,

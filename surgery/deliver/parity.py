@@ -14,6 +14,7 @@ from surgery.artifact.errors import ParityError
 from surgery.artifact.image import prepare_image, read_image
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.session import answer_image, open_session
+from surgery.deliver.classifier import Classifier
 from surgery.nets.assemble import Model
 
 TOLERANCE = 1e-4
@@ -22,7 +23,13 @@ MAX_IMAGES = 16
 """Held-out images that are compared."""
 
 
-def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence[Path]) -> dict[str, Any]:
+def check_parity(
+    model: Model,
+    manifest: Manifest,
+    graph: Path,
+    images: Sequence[Path],
+    classifier: Classifier | None = None,
+) -> dict[str, Any]:
     """Compare the trained model with its exported graph on the CPU, image by image and as a batch.
 
     Args:
@@ -30,6 +37,8 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
         manifest: What the version will say of input and output.
         graph: The exported ONNX file.
         images: Held-out image files; up to `MAX_IMAGES`, evenly spread, are taken.
+        classifier: What answers where the model's logits are features. It is given the graph's own features,
+            which are compared with the model's first: the bound of a tree makes a step of any difference.
 
     Returns:
         `images`, `max_difference` (largest |a − b| over all logits), `largest_logit`,
@@ -51,6 +60,8 @@ def check_parity(model: Model, manifest: Manifest, graph: Path, images: Sequence
         prepared = prepare_image(image, manifest.input)
         eager, embedding = _run_eager(model, prepared)
         answer = answer_image(session, manifest, image)
+        if classifier is not None:
+            eager, embedding = classifier.decide(answer.embedding[None])[0], eager  # (1, d) -> (c,)
         bound = TOLERANCE * max(1.0, float(np.abs(eager).max()))
         worst = max(worst, _require_close(path, "logits", eager, answer.logits))
         apart = max(apart, _require_close(path, "embedding", embedding, answer.embedding))

@@ -147,7 +147,8 @@ def build_model(
         backbone: A timm model.
         head: A head for the task.
         task: `classify` or `segment`.
-        outputs: Classes, or channels of the mask logits.
+        outputs: Classes, or channels of the mask logits; 0: the logits are the head's pooled features, of a
+            fixed length, and no layer is new (classify).
         stages: Names of the stages the head uses. None: the deepest for classify, the last three with
             different strides for deconv and fpn, all with different strides for smp's decoders.
         dropout: Share dropped in the head in training.
@@ -228,14 +229,9 @@ def describe_layers(model: Model, first_trainable: int, kept: bool) -> dict[str,
         }
         for k, stage in enumerate(model.backbone.info)
     ]
-    parts.append(
-        {
-            "name": "head",
-            "layers": count_layers(model.head),
-            "parameters": count_parameters(model.head),
-            "fate": "new",
-        }
-    )
+    head = {"name": "head", "layers": count_layers(model.head), "parameters": count_parameters(model.head)}
+    if head["parameters"]:  # features without a layer are no part
+        parts.append({**head, "fate": "new"})
     totals: dict[str, dict[str, int]] = {}
     for part in parts:
         total = totals.setdefault(part["fate"], {"layers": 0, "parameters": 0})

@@ -55,7 +55,7 @@ def _build(manifest: Manifest, weights: str) -> Model:
         backbone,
         str(manifest.head["name"]),
         manifest.task,
-        manifest.output.logits,
+        0 if "classifier" in manifest.strategy else manifest.output.logits,
         tuple(manifest.head["stages"]),
         float(manifest.head["dropout"]),
         loaded,

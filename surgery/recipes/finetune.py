@@ -52,14 +52,17 @@ def finetune(
         UserError: If data, options or weights do not do; nothing is stored.
         ParityError: If the exported graph answers differently; nothing is stored.
     """
+    from surgery.train.team import launched_rank, launched_size
+
     check_name(config.name)
+    if config.strategy == "classical" and max(processes, launched_size()) > 1:
+        raise ConfigError("--strategy classical works in one process", "Leave --processes out.")
     if processes > 1:
         from surgery.recipes.processes import launch
 
         sys.exit(launch(config, resume, promote, as_json, processes))
     from surgery.train.interrupt import deferred_interrupts
     from surgery.train.reporting import Reporter
-    from surgery.train.team import launched_rank
 
     report = Reporter(quiet=launched_rank() > 0)
     try:
@@ -108,6 +111,10 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     model, weights, config = prepare_model(config, table, targets)
     spec = dataclasses.replace(spec, mean=model.backbone.mean, std=model.backbone.std)
     config = resolve_config(config, model, spec, weights)
+    if config.strategy == "classical":
+        from surgery.recipes.classical import run_classical
+
+        return run_classical(config, model, table, targets, spec, weights, resume, report)
     check_growth(config, spec, model.backbone.fixed_size)
 
     from surgery.recipes.training import Material, build_loop, find_batch, find_rate
@@ -128,7 +135,8 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
         config, tested = find_rate(config, material, names, resume, report)
     config = resolve_rates(config, table.task, names)
     phases = plan_phases(config, table.task, names)
-    layers = show_plan(config, table, targets, model, spec, phases, report)
+    layers = show_layers(config, targets, model, min(phase.first for phase in phases), report)
+    show_phases(config, phases, spec, report)
     team = Team(make_accelerator(config.device, config.precision))
     sha256 = weights.source.get("sha256")
     run = team.share(open_run(config, table, sha256, resume) if team.leads else None)
@@ -183,8 +191,9 @@ def prepare_model(
     )
     check_task(config, table.task)
     weights = load_weights(config.backbone, source)
+    outputs = 0 if config.strategy == "classical" else targets.output.logits
     model = build_model(
-        config.backbone, head, table.task, targets.output.logits, config.stages or None,
+        config.backbone, head, table.task, outputs, config.stages or None,
         config.dropout, weights, config.seed,
     )  # fmt: skip
     model.test_flips = config.test_flips
@@ -222,6 +231,8 @@ def try_augment(config: FinetuneConfig, spec: InputSpec, table: Table, targets: 
 
 def choose_scales(config: FinetuneConfig, table: Table) -> tuple[float, ...]:
     """Return the shares of the input's sides that training goes through."""
+    if config.resize_from == 1:
+        return (1.0,)
     from surgery.train.strategies import RATES, plan_scales
 
     return plan_scales(config.resize_from, config.epochs or RATES[config.strategy].epochs[table.task])
@@ -280,25 +291,22 @@ def resolve_config(
     """Return the config with nothing left open but what is measured, so that its recipe repeats the run."""
     names = tuple(stage.name for stage in model.backbone.info)
     native = spec.size_rule == "native"
+    fixed = config.strategy != "classical" and config.batch_rule == "given"
     return dataclasses.replace(
         config,
         data=str(Path(config.data).resolve()),
         weights=str(weights.source.get("asked", config.weights)),
         stages=tuple(names[k] for k in model.head_stages),
         image_size=None if native else (spec.width or 0, spec.height or 0),
-        batch_size=config.batch_size or (DEFAULT_BATCH[model.task] if config.batch_rule == "given" else None),
+        batch_size=config.batch_size or (DEFAULT_BATCH[model.task] if fixed else None),
     )
 
 
-def describe_views(config: FinetuneConfig, phase: Phase) -> str:
-    """Return in words what a phase sees of an image."""
-    if config.augment == "none" or (phase.first > 0 and config.views == 1):
+def describe_views(config: FinetuneConfig, frozen: bool) -> str:
+    """Return in words what a phase, of which a part is frozen or not, sees of an image."""
+    if config.augment == "none" or (frozen and config.views == 1):
         return "each image as it is"
-    kept = (
-        f"{config.views} views kept of an image"
-        if phase.first > 0 and config.views
-        else "new views every epoch"
-    )
+    kept = f"{config.views} views kept of an image" if frozen and config.views else "new views every epoch"
     if config.pipeline is None:
         return f"augmentation {config.augment}, {kept}"
     from surgery.data.augment import describe_steps
@@ -319,19 +327,16 @@ def describe_growth(phase: Phase, spec: InputSpec) -> str:
     return "; " + ", ".join(told)
 
 
-def show_plan(
-    config: FinetuneConfig,
-    table: Table,
-    targets: TargetSpec,
-    model: Model,
-    spec: InputSpec,
-    phases: tuple[Phase, ...],
-    report: Reporter,
+def show_layers(
+    config: FinetuneConfig, targets: TargetSpec, model: Model, first: int, report: Reporter
 ) -> dict[str, Any]:
-    """Print what is kept, frozen, retrained and new, in layers and parameters; return it."""
+    """Print what is kept, frozen, retrained and new, in layers and parameters; return it.
+
+    Args:
+        first: First stage that is ever trained; the number of stages if none is.
+    """
     from surgery.nets.assemble import describe_layers
 
-    first = min(phase.first for phase in phases)
     layers = describe_layers(model, first, config.weights != "random")
     report.line(f"{config.task}: {', '.join(targets.output.classes)}")
     report.line(f"{config.backbone} from {config.weights}, head {config.head}, strategy {config.strategy}")
@@ -339,9 +344,12 @@ def show_plan(
         size = f"{part['layers']:>4} layers{part['parameters']:>12,} parameters"
         report.line(f"  {part['name']:<12}{size}  {part['fate']}")
     report.line(f"  {layers['trained']:,} parameters are trained")
-    for phase in phases:
-        report.line(
-            f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}, {describe_views(config, phase)}"
-            f"{describe_growth(phase, spec)}"
-        )
     return layers
+
+
+def show_phases(config: FinetuneConfig, phases: tuple[Phase, ...], spec: InputSpec, report: Reporter) -> None:
+    """Print what is trained when, and on what."""
+    for phase in phases:
+        views = describe_views(config, phase.first > 0)
+        grown = describe_growth(phase, spec)
+        report.line(f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}, {views}{grown}")

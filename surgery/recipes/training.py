@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,30 +46,8 @@ def build_loop(
     report: Reporter,
 ) -> Loop:
     """Return the training loop of a resolved config; nothing is computed yet."""
-    model, table, targets = material.model, material.table, material.targets
-
-    def open_feed(first: int, scale: float) -> Feed:
-        return Feed(
-            model=model,
-            cut=first,
-            table=table,
-            input=material.input,
-            targets=targets,
-            augment=config.augment,
-            views=config.views if first > 0 else 0,
-            seed=config.seed,
-            device=accelerator.device,
-            workers=config.workers,
-            cache_gib=config.cache_gib,
-            precision=accelerator.mixed_precision,
-            autocast=accelerator.autocast,
-            sampler=config.sampler,
-            pipeline=config.pipeline,
-            rank=accelerator.process_index,
-            ranks=accelerator.num_processes,
-            scale=scale,
-        )
-
+    model = material.model
+    open_feed_from = functools.partial(open_feed, config, material, accelerator)
     options = Options(
         batch_size=config.batch_size or 1,
         weight_decay=config.weight_decay,
@@ -86,8 +65,34 @@ def build_loop(
         cutmix=config.cutmix,
     )
     model.backbone.recompute = config.recompute
-    loss = make_loss(targets.output, config.label_smoothing, config.loss, material.class_weights)
-    return Loop(model, phases, open_feed, loss, options, accelerator, folder, report)
+    loss = make_loss(material.targets.output, config.label_smoothing, config.loss, material.class_weights)
+    return Loop(model, phases, open_feed_from, loss, options, accelerator, folder, report)
+
+
+def open_feed(
+    config: FinetuneConfig, material: Material, accelerator: Any, first: int, scale: float = 1.0
+) -> Feed:
+    """Return the batches for training from stage `first` on, at a scale of the input."""
+    return Feed(
+        model=material.model,
+        cut=first,
+        table=material.table,
+        input=material.input,
+        targets=material.targets,
+        augment=config.augment,
+        views=config.views if first > 0 else 0,
+        seed=config.seed,
+        device=accelerator.device,
+        workers=config.workers,
+        cache_gib=config.cache_gib,
+        precision=accelerator.mixed_precision,
+        autocast=accelerator.autocast,
+        sampler=config.sampler,
+        pipeline=config.pipeline,
+        rank=accelerator.process_index,
+        ranks=accelerator.num_processes,
+        scale=scale,
+    )
 
 
 def find_batch(

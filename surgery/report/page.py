@@ -37,16 +37,6 @@ def write_report(version: Unsealed, report: Reporter) -> None:
     Raises:
         KeyboardInterrupt: If the user stops the run.
     """
-    history = json.loads((version.folder / "history.json").read_text("utf-8"))["epochs"]
-    best = int(version.manifest.strategy["best_epoch"])
-    learning: dict[str, Any] = {
-        "said": judge(history, best),
-        "best": best,
-        "phases": version.manifest.strategy["phases"],
-    }
-    learning["losses"] = draw_losses(history, best)
-    learning["scores"] = draw_scores(history, best, list(version.val.scores.scores))
-    learning["rates"] = draw_rates(version.folder / RATES_FILE)
     with _progress(report, "resampling val") as show:
         intervals = bootstrap(version.val.scorer, version.val.scores.n, show)
     with _progress(report, "counting classes") as show:
@@ -62,7 +52,8 @@ def write_report(version: Unsealed, report: Reporter) -> None:
         colours=class_colours(version.manifest.output) if version.manifest.output.mask_values else {},
         scores=sections.score_rows(version.manifest, version.val.scores, intervals),
         resampling={"times": RESAMPLES, "covered": COVERED},
-        learning=learning,
+        learning=show_learning(version),
+        classifiers=sections.classifiers(version.manifest),
         classes=sections.class_table(version.val.scores),
         confusion=sections.confusion_table(version.manifest, version.val.scores),
         calibration=sections.calibration(version.manifest),
@@ -73,6 +64,22 @@ def write_report(version: Unsealed, report: Reporter) -> None:
         recipe=recipe.read_text("utf-8"),
     )
     (version.folder / REPORT_FILE).write_text(text, "utf-8")
+
+
+def show_learning(version: Unsealed) -> dict[str, Any] | None:
+    """Return the curves of a training by epochs and what they say; None where there were none."""
+    history = json.loads((version.folder / "history.json").read_text("utf-8"))["epochs"]
+    if not history:
+        return None
+    best = int(version.manifest.strategy["best_epoch"])
+    return {
+        "said": judge(history, best),
+        "best": best,
+        "phases": version.manifest.strategy["phases"],
+        "losses": draw_losses(history, best),
+        "scores": draw_scores(history, best, list(version.val.scores.scores)),
+        "rates": draw_rates(version.folder / RATES_FILE),
+    }
 
 
 def describe_task(manifest: Manifest) -> str:

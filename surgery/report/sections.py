@@ -96,6 +96,26 @@ def confusion_table(manifest: Manifest, scores: Scores) -> dict[str, Any] | None
     return {"names": names, "rows": [], "pairs": pairs}
 
 
+def classifiers(manifest: Manifest) -> dict[str, Any] | None:
+    """Return the classifiers that were compared, the best first; None where weights were learnt by steps."""
+    facts = manifest.strategy.get("classifier")
+    if facts is None:
+        return None
+    rows = [
+        {
+            "name": row["classifier"],
+            "settings": ", ".join(
+                f"{key} {', '.join(value) if isinstance(value, list) else value}"
+                for key, value in row["settings"].items()
+            ),
+            "accuracy": row["accuracy"],
+            "log_loss": row["log_loss"],
+        }
+        for row in facts["candidates"]
+    ]
+    return {**facts, "candidates": rows}
+
+
 def calibration(manifest: Manifest) -> dict[str, Any] | None:
     """Return what is known of a classifier's probabilities, and the chart of it; None for masks."""
     facts = manifest.scores.get("calibration")

@@ -177,7 +177,7 @@ class Loop:
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
         state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, self.model.head, average)
         try:
-            self.fill(feed)
+            fill_cache(feed, self.report)
             self.team.wait()
             if not progress.history:
                 self._validate(progress, state, None)
@@ -196,21 +196,8 @@ class Loop:
         state.feed.close()  # before the next one opens, so that its room on the disk may be used
         state.feed, state.scale = self.open_feed(state.phase.first, scale), scale
         self.report.line(f"training at {describe_size(state.feed.input, scale)} now")
-        self.fill(state.feed)
+        fill_cache(state.feed, self.report)
         self.team.wait()
-
-    def fill(self, feed: Feed) -> None:
-        """Fill a feed's cache and show how far it is."""
-        if feed.plan is None:
-            return
-        self.report.line(feed.plan.describe())
-        with self.report.task("caching activations") as task:
-
-            def show(done: int, records: int) -> None:
-                task.update(done, records)
-                raise_if_requested()
-
-            feed.fill(show)
 
     def _run_epoch(self, progress: Progress, state: _PhaseState) -> None:
         phase, options = state.phase, self.options
@@ -384,6 +371,20 @@ class _Clock:
 
     def total(self, progress: Progress) -> float:
         return progress.seconds + time.monotonic() - self.since
+
+
+def fill_cache(feed: Feed, report: Reporter) -> None:
+    """Fill a feed's cache and show how far it is."""
+    if feed.plan is None:
+        return
+    report.line(feed.plan.describe())
+    with report.task("caching activations") as task:
+
+        def show(done: int, records: int) -> None:
+            task.update(done, records)
+            raise_if_requested()
+
+        feed.fill(show)
 
 
 def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tuple[Scores, float]:

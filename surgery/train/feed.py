@@ -194,6 +194,12 @@ class Feed:
         sizes = [self._size(item) for item in self._val]
         yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
 
+    def view(self, number: int, batch_size: int) -> Iterator[Batch]:
+        """Yield all training images as one of the `views`, in a fixed order; 0 is the plain one."""
+        examples = [Example(item, number, self.scale) for item in self._train]
+        sizes = [self._size(item) for item in self._train]
+        yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
+
     def rehearse(self, count: int) -> Batch:
         """Return a batch of `count` times the largest training image; nothing of it is cached."""
         largest = max(self._train, key=lambda item: math.prod(self._size(item)))

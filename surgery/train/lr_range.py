@@ -16,7 +16,7 @@ from torch import nn
 from surgery.artifact.errors import TrainingError
 from surgery.nets.backbone import set_trainable
 from surgery.train.checkpoint import restore_weights
-from surgery.train.engine import Loop, learnt_keys
+from surgery.train.engine import Loop, fill_cache, learnt_keys
 from surgery.train.feed import Feed, Suffix
 from surgery.train.losses import Loss
 from surgery.train.optimizers import make_optimizer
@@ -68,7 +68,7 @@ def measure_rates(loop: Loop) -> RangeTest:
     suffix = loop.accelerator.prepare(Suffix(model, phase.first))
     feed = loop.open_feed(phase.first, phase.scale_at(0))
     try:
-        loop.fill(feed)
+        fill_cache(feed, loop.report)
         with loop.report.task("testing learning rates") as task:
             return _run(suffix, feed, loop.loss, optimizer, options.batch_size, task.update)
     finally:

@@ -68,6 +68,11 @@ class Team:
         return int(self.accelerator.gather(mine).min())
 
 
+def launched_size() -> int:
+    """Return the number of processes that a launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launched_rank() -> int:
     """Return the rank that a launcher gave this process, before anything is set up; 0 without one."""
     return int(os.environ.get("RANK", "0"))

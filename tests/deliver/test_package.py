@@ -191,9 +191,9 @@ def test_a_classifier_answers_at_the_temperature_of_its_manifest(tmp_path, monke
     def warm(found, output):
         return dataclasses.replace(output, temperature=2.0), {"fitted": False, "note": "given", "n": found.n}
 
-    def check(model, manifest, graph, images):
+    def check(model, manifest, **more):
         judged.append(manifest.output.temperature)
-        return parity_module.check_parity(model, manifest, graph, images)
+        return parity_module.check_parity(model, manifest, **more)
 
     store = Store(tmp_path / "models")
     with monkeypatch.context() as patch:

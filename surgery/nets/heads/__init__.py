@@ -56,7 +56,7 @@ def build_head(name: str, stages: Sequence[StageInfo], outputs: int, dropout: fl
     Args:
         name: One of CLASSIFY_HEADS or SEGMENT_HEADS.
         stages: The stages whose feature maps it is given, shallow to deep.
-        outputs: Classes, or channels of the mask logits.
+        outputs: Classes, or channels of the mask logits; 0: the pooled features (classification).
         dropout: Share dropped in training, in [0, 1).
 
     Raises:

@@ -23,7 +23,8 @@ class Pooled(nn.Module):
     Args:
         pool: `avg`, `max`, `avgmax` (both, joined) or `gem` (generalised mean, power learnt).
         stages: The stages used.
-        outputs: Number of classes.
+        outputs: Number of classes; 0: the joined vectors themselves are the answer, for a classifier that is
+            no network.
         dropout: Share of pooled values dropped in training.
 
     References:
@@ -39,12 +40,14 @@ class Pooled(nn.Module):
         if pool == "gem":
             self.power = nn.Parameter(torch.full((len(stages),), 3.0))
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, outputs)
-        nn.init.normal_(self.linear.weight, std=0.01)
-        nn.init.zeros_(self.linear.bias)
+        self.linear: nn.Module = nn.Identity()
+        if outputs:
+            self.linear = nn.Linear(width, outputs)
+            nn.init.normal_(self.linear.weight, std=0.01)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Map features (n, c_i, h_i, w_i) to logits (n, outputs); the image size is not needed."""
+        """Map features (n, c_i, h_i, w_i) to logits (n, outputs), or to the joined vectors (n, d)."""
         pooled = [piece for k, feature in enumerate(features) for piece in self._pool(feature, k)]
         pooled = [F.normalize(x) * x.shape[1] ** 0.5 for x in pooled]  # (n, d) each
         logits: Tensor = self.linear(self.dropout(torch.cat(pooled, dim=1)))
