@@ -16,6 +16,7 @@ CLASSIFIERS = ("logistic", "linear-svm", "rbf-svm", "forest", "knn", "vote", "st
 """What `classical` compares; the last two are made of the others."""
 GRADIENT_ONLY = (
     "epochs", "lr", "lr_rule", "backbone_lr_share", "freeze_through", "train_bn", "dropout", "batch_size",
+    "batch_rule", "resize_from",
     "weight_decay", "warmup_share", "label_smoothing", "clip_norm", "loss", "sampler", "mixup", "cutmix",
     "optimizer", "layer_decay", "accumulate", "ema", "recompute", "patience",
 )  # fmt: skip
@@ -87,6 +88,9 @@ class FinetuneConfig:
     """Let unfrozen pretrained batch norm update its statistics (random weights always do)."""
     image_size: tuple[int, int] | None = None
     """(width, height) in pixels; None is 224×224 for classification, the images' own for masks."""
+    resize_from: float = 1.0
+    """Progressive resizing: share of the input's sides at which training begins, 0.1–1; 1 trains at the
+    full size from the start. The first phase grows from it in three steps of equally many epochs."""
     augment: str = "auto"
     """`none`, `flip`, `light`, `medium`, `heavy`, `domain`, or a file with a pipeline of one's own; auto is
     `flip` for masks and `light` for classification."""
@@ -100,6 +104,8 @@ class FinetuneConfig:
     """Passes over the training images; None is the strategy's own number."""
     batch_size: int | None = None
     """Images per step; None is 32 for classification and 4 for masks."""
+    batch_rule: str = "given"
+    """`auto`: where `batch_size` is None, the largest that a GPU's memory holds (`--batch-size auto`)."""
     lr: float | None = None
     """Peak learning rate of the new layers; None is the strategy's own."""
     lr_rule: str = "given"
@@ -186,6 +192,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
     one_of("precision", PRECISIONS)
     one_of("optimizer", OPTIMIZERS)
     one_of("lr_rule", ("given", "range"))
+    one_of("batch_rule", ("given", "auto"))
     one_of("sampler", SAMPLERS)
     one_of("class_weights", CLASS_WEIGHTS)
     found.extend(_augment_problems(config))
@@ -193,6 +200,7 @@ def _problems(config: FinetuneConfig) -> list[str]:
     within("folds", 2, 100)
     within("val_share", 0.01, 0.9)
     within("dropout", 0.0, 0.95)
+    within("resize_from", 0.1, 1.0)
     within("warmup_share", 0.0, 0.9)
     within("label_smoothing", 0.0, 0.9)
     within("views", 0, 1000)
@@ -241,7 +249,8 @@ def _classical_problems(config: FinetuneConfig) -> list[str]:
         found += [f"{_flag(name)} goes with --strategy classical, not {config.strategy}" for name in given]
         return found
     given = [name for name in GRADIENT_ONLY if getattr(config, name) != defaults[name]]
-    spelled = dict.fromkeys("--lr auto" if name == "lr_rule" else _flag(name) for name in given)
+    rules = {"lr_rule": "--lr auto", "batch_rule": "--batch-size auto"}
+    spelled = dict.fromkeys(rules.get(name) or _flag(name) for name in given)
     found += [f"{flag} is for training by steps, which --strategy classical does not do" for flag in spelled]
     if config.views == 0:
         found.append("--views 0 draws new views every epoch; --strategy classical has none: take 1 or more")
@@ -299,6 +308,19 @@ def parse_rate(text: str) -> dict[str, Any]:
         return {"lr": float(text), "lr_rule": "given"}
     except ValueError:
         raise ConfigError(f"--lr {text!r} is neither a number nor auto", "For example 0.001.") from None
+
+
+def parse_batch(text: str) -> dict[str, Any]:
+    """Return the fields that `--batch-size` stands for: a number, or `auto`.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if text == "auto":  # over a recipe's number too: it may be another machine's
+        return {"batch_size": None, "batch_rule": "auto"}
+    if text.isdecimal():
+        return {"batch_size": int(text), "batch_rule": "given"}
+    raise ConfigError(f"--batch-size {text!r} is neither a number nor auto", "For example 32.")
 
 
 def parse_size(text: str) -> tuple[int, int]:

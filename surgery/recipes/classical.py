@@ -72,7 +72,7 @@ def run_classical(
     layers = show_layers(config, targets, model, stages, report)
     kinds = config.classifiers or CLASSIFIERS
     report.line(f"classifiers: {', '.join(kinds)}; {describe_views(config, frozen=True)}")
-    run = open_run(config, table.fingerprint(), weights.source.get("sha256"), resume)
+    run = open_run(config, table, weights.source.get("sha256"), resume)
     report.line(f"run {run.folder}")
     accelerator = make_accelerator(config.device, config.precision)
     set_trainable(model.backbone, stages)

@@ -15,11 +15,12 @@ from surgery.report import REPORT_FILE, sections
 from surgery.report.command import command_line
 from surgery.report.counts import count_classes
 from surgery.report.intervals import COVERED, RESAMPLES, bootstrap
-from surgery.report.learning import draw_losses, draw_scores, judge
+from surgery.report.learning import draw_losses, draw_rates, draw_scores, judge
 from surgery.report.mistakes import SHOWN, draw_mistakes, find_mistakes
 from surgery.report.template import read_template
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
+from surgery.train.run import RATES_FILE
 
 TEMPLATE = "report.html.j2"
 
@@ -74,6 +75,7 @@ def show_learning(version: Unsealed) -> dict[str, Any] | None:
         "phases": version.manifest.strategy["phases"],
         "losses": draw_losses(history, best),
         "scores": draw_scores(history, best, list(version.val.scores.scores)),
+        "rates": draw_rates(version.folder / RATES_FILE),
     }
 
 

@@ -66,7 +66,7 @@ def measure_rates(loop: Loop) -> RangeTest:
     state = torch.get_rng_state()
     optimizer = make_optimizer(model, phase, options.weight_decay, options.optimizer, options.layer_decay)
     suffix = loop.accelerator.prepare(Suffix(model, phase.first))
-    feed = loop.open_feed(phase.first)
+    feed = loop.open_feed(phase.first, phase.scale_at(0))
     try:
         fill_cache(feed, loop.report)
         with loop.report.task("testing learning rates") as task:
