@@ -20,7 +20,7 @@ from surgery.deliver.package import Facts, find_stored, package
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.nets.weights import LoadedWeights
-from surgery.recipes.finetune import describe_views, show_layers
+from surgery.recipes.plan import describe_views, show_layers
 from surgery.recipes.training import Material, open_feed
 from surgery.report.page import write_report
 from surgery.train.classifiers import Candidate, Examples, choose_classifier

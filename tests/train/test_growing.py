@@ -13,7 +13,8 @@ from surgery.artifact.errors import ConfigError
 from surgery.artifact.manifest import InputSpec
 from surgery.config import FinetuneConfig
 from surgery.data.resizing import describe_size, shrink_input, training_size
-from surgery.recipes.finetune import check_growth, describe_growth
+from surgery.recipes.finetune import check_growth
+from surgery.recipes.plan import describe_growth
 from surgery.train import engine, feed
 from surgery.train.checkpoint import load_tensors, newest_checkpoint
 from surgery.train.engine import Loop
