@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 import surgery
-from surgery.artifact.errors import SurgeryError, UserError
+from surgery.artifact.disk import no_room
+from surgery.artifact.errors import DiskFullError, SurgeryError, UserError
 
 app = App(
     name="surgery",
@@ -77,11 +78,14 @@ def finetune(
     freeze_through: Annotated[str | None, option(MODEL, "Last frozen stage of partial.")] = None,
     train_bn: Annotated[bool | None, option(MODEL, "Unfrozen batch norm updates its statistics.")] = None,
     epochs: Annotated[int | None, option(TRAINING, "Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, option(TRAINING, "Images per step.")] = None,
+    batch_size: Annotated[str | None, option(TRAINING, "Images per step; auto: what a GPU holds.")] = None,
     lr: Annotated[str | None, option(TRAINING, "Peak rate of the new layers; auto: range test.")] = None,
     backbone_lr_share: Annotated[float | None, option(TRAINING, "Rate of kept layers / lr.")] = None,
     weight_decay: Annotated[float | None, option(TRAINING, "AdamW's weight decay.")] = None,
     warmup_share: Annotated[float | None, option(TRAINING, "Share of steps with a rising rate.")] = None,
+    resize_from: Annotated[
+        float | None, option(TRAINING, "Progressive resizing: begin at this share of the size.")
+    ] = None,
     label_smoothing: Annotated[float | None, option(TRAINING, "Share of the target spread out.")] = None,
     clip_norm: Annotated[float | None, option(TRAINING, "Largest norm of the gradient.")] = None,
     loss: Annotated[str | None, option(TRAINING, "ce, focal; of masks also dice, lovasz, and sums.")] = None,
@@ -111,13 +115,15 @@ def finetune(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "resume", "promote", "preview", "as_json", "processes"):
         given.pop(key, None)
-    from surgery.config import from_dict, load_recipe, merge, parse_rate, parse_size
+    from surgery.config import from_dict, load_recipe, merge, parse_batch, parse_rate, parse_size
 
     for key in ("classes", "ignore", "stages", "classifiers", "trackers"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
     if "lr" in given:
         given |= parse_rate(given.pop("lr"))
+    if "batch_size" in given:
+        given |= parse_batch(given.pop("batch_size"))
     if "image_size" in given:
         given["image_size"] = list(parse_size(given["image_size"]))
     values = merge(load_recipe(recipe) if recipe else {}, given)
@@ -258,12 +264,17 @@ def data_check(
     format: Annotated[str | None, option(DATA, FORMAT_HELP)] = None,
     classes: Names = None,
     ignore: Names = None,
+    html: Annotated[bool, Parameter(negative=(), help="Write a page with samples of every class.")] = False,
+    out: Annotated[Path | None, Parameter(help="The page's file; implies --html.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Report everything that is wrong with DATA, at once."""
+    """Report everything that is wrong with DATA, at once: files, masks, copies, rare and unequal classes.
+
+    --html writes runs/data-check-DATA.html, also where there are problems. With problems the exit code is 2.
+    """
     from surgery.recipes.data import check
 
-    check(data, tuple(classes or ()), tuple(ignore or ()), as_json, format)
+    check(data, tuple(classes or ()), tuple(ignore or ()), as_json, format, html or out is not None, out)
 
 
 @data_app.command(name="sample")
@@ -302,6 +313,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 1
+    except Exception as error:  # whoever wrote: a tracker, a recipe, a page
+        if not no_room(error):
+            raise
+        where = getattr(error, "filename", None)
+        full = DiskFullError(
+            f"{where}: the disk is full" if where else f"the disk is full: {error}",
+            "Free some room and repeat the command; `finetune --resume` goes on from the last checkpoint.",
+        )
+        return _complain(full, "--json" in tokens)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from surgery.data.frequency import Frequencies
 from surgery.data.table import Problem, Table
 from surgery.data.targets import TargetSpec
 
@@ -36,6 +37,12 @@ class Report:
     """Pixels of each value, by image (segment)."""
     summary: dict[str, Any]
     """Layout, split, counts per class and the range of sizes."""
+    frequencies: Frequencies
+    """How often each class occurs."""
+    rare: dict[int, str]
+    """Classes of which train holds very little, by index into the table's, and how little."""
+    similar: list[Problem]
+    """Images that look like another of their own split: no warning, but good to know."""
 
     @property
     def skipped(self) -> int:
@@ -59,6 +66,7 @@ class Report:
             "ok": not self.problems,
             "problems": [_plain(self.table, problem) for problem in self.problems],
             "warnings": [_plain(self.table, problem) for problem in self.warnings],
+            "similar": [_plain(self.table, problem) for problem in self.similar],
             **self.summary,
         }
 
@@ -70,6 +78,9 @@ def group_lines(table: Table, problems: Sequence[Problem]) -> list[str]:
         groups[problem.kind].append(problem)
     lines = []
     for kind, group in groups.items():
+        if len(group) == 1 and group[0].path == table.root:  # it is about the data as a whole
+            lines.append(f"  {kind}: {group[0].message}")
+            continue
         lines.append(f"  {kind} ({len(group)})")
         lines += [f"    {_where(table, p.path)}: {p.message}" for p in group[:SHOWN]]
         if len(group) > SHOWN:
@@ -82,8 +93,10 @@ def _where(table: Table, path: Path) -> str:
 
 
 def _plain(table: Table, problem: Problem) -> dict[str, str]:
+    other = {} if problem.other is None else {"other": _where(table, problem.other)}
     return {
         "kind": problem.kind,
         "path": _where(table, problem.path),
         "message": problem.message,
+        **other,
     }

@@ -28,6 +28,8 @@ class Problem:
     """What was found and what is allowed."""
     left_out: bool = False
     """Whether the reader left out what is at fault, so that the rest will do."""
+    other: Path | None = None
+    """The image that it is the same as, or looks like."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"

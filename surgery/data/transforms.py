@@ -23,6 +23,7 @@ from surgery.data.augment import (
     is_sized,
     run_pipeline,
 )
+from surgery.data.resizing import shrink_input, training_size
 
 Pixels = NDArray[np.uint8]
 
@@ -46,7 +47,7 @@ class View(Protocol):
         """
 
 
-def make_view(input: InputSpec, augment: str, pipeline: Pipeline | None = None) -> View:
+def make_view(input: InputSpec, augment: str, pipeline: Pipeline | None = None, scale: float = 1.0) -> View:
     """Return the function that makes the views of training.
 
     Args:
@@ -55,6 +56,7 @@ def make_view(input: InputSpec, augment: str, pipeline: Pipeline | None = None) 
             (`data/presets.py`), or `custom`. For labels a pipeline that scales starts from the whole
             image; all others start from the plain view.
         pipeline: The steps of `custom`, known to be right (`data/pipeline.py`).
+        scale: Share of the input's sides that the views have (`data/resizing.py`).
 
     Raises:
         ConfigError: If there is no such augmentation, or, from the view, if a pipeline of the user's
@@ -63,20 +65,24 @@ def make_view(input: InputSpec, augment: str, pipeline: Pipeline | None = None) 
     if augment not in (*AUGMENTATIONS, CUSTOM):
         raise ConfigError(f"augment {augment!r}: there is {', '.join(AUGMENTATIONS)}", "choose one")
     built = threading.local()  # a pipeline keeps its random state in itself
+    small = shrink_input(input, scale)
 
     def view(
         image: Pixels, mask: Pixels | None, seed: int, plain: bool = False
     ) -> tuple[Pixels, Pixels | None]:
+        if scale < 1 and input.size_rule == "native":
+            size = training_size((image.shape[1], image.shape[0]), input, scale)
+            image, mask = plain_view(image, mask, InputSpec("resize", *size))
         if plain or augment == "none":
-            return plain_view(image, mask, input)
+            return plain_view(image, mask, small)
         if augment == "flip":
-            return _mirror(*plain_view(image, mask, input))
+            return _mirror(*plain_view(image, mask, small))
         steps = choose_steps(augment, pipeline, mask is not None)
-        size = input_size((image.shape[1], image.shape[0]), input)
+        size = input_size((image.shape[1], image.shape[0]), small)
         if min(size) == 1 and augment not in NAMED and pipeline is None:
-            return plain_view(image, mask, input)  # a line of pixels, which some transforms do not take
+            return plain_view(image, mask, small)  # a line of pixels, which some transforms do not take
         if mask is not None or not is_scaling(steps):
-            image, mask = plain_view(image, mask, input)
+            image, mask = plain_view(image, mask, small)
         made: dict[Any, Any] = built.__dict__.setdefault("by_size", {})
         key = size if is_sized(steps) else None
         if len(made) > 64:  # images of very many sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,13 @@ HELD = (240, 250)
 """Values of the mask that is tried: any value between them would be one that was interpolated."""
 
 
-def try_pipeline(pipeline: Pipeline, input: InputSpec, table: Table, targets: TargetSpec) -> None:
+def try_pipeline(
+    pipeline: Pipeline,
+    input: InputSpec,
+    table: Table,
+    targets: TargetSpec,
+    scales: Sequence[float] = (1.0,),
+) -> None:
     """Run a pipeline as it is, and with every step applied, on noise of the sizes that it will meet.
 
     Args:
@@ -29,6 +36,7 @@ def try_pipeline(pipeline: Pipeline, input: InputSpec, table: Table, targets: Ta
         input: Size rule of the network's input.
         table: The data.
         targets: Which classes are learnt.
+        scales: Shares of the input's sides that training goes through.
 
     Raises:
         ConfigError: With all that went wrong: a step failed, an image came out as what is no input of
@@ -39,9 +47,10 @@ def try_pipeline(pipeline: Pipeline, input: InputSpec, table: Table, targets: Ta
     found: list[str] = []
     hints: list[str] = []
     for k, size in enumerate(_meet_sizes(pipeline, input, table)):
-        for steps in (list(pipeline), make_certain(pipeline)):
+        for steps, scale in itertools.product((list(pipeline), make_certain(pipeline)), scales):
             try:
-                _try_size(make_view(input, CUSTOM, steps), size, allowed, TRIES if k == 0 else 2)
+                view = make_view(input, CUSTOM, steps, scale)
+                _try_size(view, size, allowed, TRIES if k == 0 else 2)
             except ConfigError as error:
                 found.append(error.message)
                 hints.append(error.hint)

@@ -20,7 +20,7 @@ from surgery.deliver.package import Facts, find_stored, package
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.nets.weights import LoadedWeights
-from surgery.recipes.finetune import describe_views, show_layers
+from surgery.recipes.plan import describe_views, show_layers
 from surgery.recipes.training import Material, open_feed
 from surgery.report.page import write_report
 from surgery.train.classifiers import Candidate, Examples, choose_classifier
@@ -72,7 +72,7 @@ def run_classical(
     layers = show_layers(config, targets, model, stages, report)
     kinds = config.classifiers or CLASSIFIERS
     report.line(f"classifiers: {', '.join(kinds)}; {describe_views(config, frozen=True)}")
-    run = open_run(config, table.fingerprint(), weights.source.get("sha256"), resume)
+    run = open_run(config, table, weights.source.get("sha256"), resume)
     report.line(f"run {run.folder}")
     accelerator = make_accelerator(config.device, config.precision)
     set_trainable(model.backbone, stages)

@@ -12,6 +12,7 @@ from surgery.artifact.errors import ConfigError
 
 if TYPE_CHECKING:
     from surgery.data.report import Report
+    from surgery.train.reporting import Reporter
 
 KINDS = ("cars", "digits")
 
@@ -22,6 +23,8 @@ def check(
     ignore: Sequence[str] = (),
     as_json: bool = False,
     format: str | None = None,
+    html: bool = False,
+    out: Path | None = None,
 ) -> None:
     """Print what a dataset holds and everything that is wrong with it.
 
@@ -31,10 +34,13 @@ def check(
         ignore: Classes, or mask values without a name, that shall be left out.
         as_json: Print one JSON object instead, with every problem in it.
         format: How it lies on disk; None finds it out.
+        html: Write a page too, with samples of every class; also where there are problems.
+        out: The page's file; None for a place among the runs.
 
     Raises:
         DataError: With all problems, if there are any.
-        SystemExit: With 2 in the same case if `as_json`: the object on stdout says it all.
+        ConfigError: If the page cannot be written.
+        SystemExit: With 2 in the case of problems if `as_json`: the object on stdout says it all.
     """
     from surgery.data.check import check_table, raise_for
     from surgery.data.readers import read_table
@@ -43,13 +49,15 @@ def check(
 
     table = read_table(Path(data), format=format)
     target = resolve_target(table, _split(classes), _split(ignore))
+    page = _place_page(Path(data), out) if html else None
     console = Reporter()
     with console.task("checking data") as task:
         report = check_table(table, target, progress=task.update)
+    if page is not None:
+        _write_page(report, page, Path(data), console)
     if as_json:
-        print(
-            json.dumps(report.to_dict() | {"fingerprint": None if report.problems else table.fingerprint()})
-        )
+        told = report.to_dict() | {"fingerprint": None if report.problems else table.fingerprint()}
+        print(json.dumps(told | ({} if page is None else {"html": str(page)})))
         if report.problems:
             console.line(f"{len(report.problems)} problems in {table.root}")
             sys.exit(2)
@@ -60,6 +68,45 @@ def check(
     raise_for(report)
     console.line("no problems")
     console.line(f"next: surgery finetune {data}{f' --format {format}' if format else ''} --name NAME")
+
+
+def _place_page(data: Path, out: Path | None) -> Path:
+    """Return where the page goes; asked before every file is decoded, for that may take long."""
+    from surgery.train.run import runs_root
+
+    page = out or runs_root() / f"data-check-{_data_name(data)}.html"
+    if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
+        raise ConfigError(f"--out {page}: a page is a file that ends in .html", "choose another name")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(page, error) from error
+    return page
+
+
+def _data_name(data: Path) -> str:
+    """Return the name of a folder, or of a file that lists a dataset without its ending."""
+    whole = data.resolve()
+    return (whole.name if whole.is_dir() else whole.stem) or "data"
+
+
+def _write_page(report: Report, page: Path, data: Path, console: Reporter) -> None:
+    from surgery.artifact.disk import locked, write_whole
+    from surgery.report.data_page import render_data_page
+
+    with console.task("drawing the page") as task:
+        text = render_data_page(report, _data_name(data), task.update)
+    try:
+        with locked(page.parent):
+            write_whole(page, text)
+    except OSError as error:
+        raise _cannot_write(page, error) from error
+    console.line(f"report: {page}")
+
+
+def _cannot_write(page: Path, error: OSError) -> ConfigError:
+    reason = error.strerror or str(error)
+    return ConfigError(f"{page}: cannot be written ({reason})", "choose another place with --out")
 
 
 def sample(

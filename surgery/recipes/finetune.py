@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from surgery.artifact.errors import ConfigError, SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from surgery.nets.assemble import Model
     from surgery.nets.weights import LoadedWeights
     from surgery.train.reporting import Reporter
-    from surgery.train.strategies import Phase
 
 DEFAULT_HEAD = {"classify": "avg", "segment": "deconv"}
 DEFAULT_AUGMENT = {"classify": "light", "segment": "flip"}
@@ -115,8 +114,10 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
         from surgery.recipes.classical import run_classical
 
         return run_classical(config, model, table, targets, spec, weights, resume, report)
+    check_growth(config, spec, model.backbone.fixed_size)
 
-    from surgery.recipes.training import Material, build_loop, find_rate
+    from surgery.recipes.plan import show_layers, show_phases
+    from surgery.recipes.training import Material, build_loop, find_batch, find_rate
     from surgery.train.device import check_device, check_trackers, make_accelerator
     from surgery.train.run import RATES_FILE, open_run
     from surgery.train.strategies import plan_phases, resolve_rates
@@ -127,16 +128,18 @@ def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> Stor
     check_trackers(config.trackers)
     class_weights = weigh(config, table, targets, report)
     material = Material(model, table, targets, spec, class_weights)
+    if config.batch_size is None:
+        config = find_batch(config, material, names, DEFAULT_BATCH[table.task], resume, report)
     tested = None
     if config.lr is None and config.lr_rule == "range":
         config, tested = find_rate(config, material, names, resume, report)
     config = resolve_rates(config, table.task, names)
     phases = plan_phases(config, table.task, names)
     layers = show_layers(config, targets, model, min(phase.first for phase in phases), report)
-    show_phases(config, phases, report)
+    show_phases(config, phases, spec, report)
     team = Team(make_accelerator(config.device, config.precision))
-    digests = table.fingerprint(), weights.source.get("sha256")
-    run = team.share(open_run(config, *digests, resume) if team.leads else None)
+    sha256 = weights.source.get("sha256")
+    run = team.share(open_run(config, table, sha256, resume) if team.leads else None)
     assert run is not None
     if tested and team.leads:
         tested.save(run.folder / RATES_FILE)
@@ -223,7 +226,16 @@ def try_augment(config: FinetuneConfig, spec: InputSpec, table: Table, targets: 
     if config.pipeline is not None:
         from surgery.data.trial import try_pipeline
 
-        try_pipeline(config.pipeline, spec, table, targets)
+        try_pipeline(config.pipeline, spec, table, targets, choose_scales(config, table))
+
+
+def choose_scales(config: FinetuneConfig, table: Table) -> tuple[float, ...]:
+    """Return the shares of the input's sides that training goes through."""
+    if config.resize_from == 1:
+        return (1.0,)
+    from surgery.train.strategies import RATES, plan_scales
+
+    return plan_scales(config.resize_from, config.epochs or RATES[config.strategy].epochs[table.task])
 
 
 def choose_augment(config: FinetuneConfig, table: Table) -> str:
@@ -244,56 +256,47 @@ def resolve_input(config: FinetuneConfig, table: Table) -> InputSpec:
     return InputSpec("crop" if table.task == "classify" else "resize", width, height)
 
 
+def check_growth(config: FinetuneConfig, spec: InputSpec, side: int | None = None) -> None:
+    """Refuse progressive resizing where there is no smaller input.
+
+    Args:
+        config: The user's wishes.
+        spec: The input at its full size.
+        side: The only one that the backbone takes, if there is one.
+
+    Raises:
+        ConfigError: If the backbone takes one size only, or the full size is as small as inputs get.
+    """
+    from surgery.data.resizing import MULTIPLE, shrink_input
+
+    if config.resize_from == 1:
+        return
+    said = f"--resize-from {config.resize_from:g}"
+    if side:
+        raise ConfigError(
+            f"{said}: {config.backbone} takes images of {side}×{side} only",
+            "Leave it out, or take a convolutional network such as resnet50.",
+        )
+    if spec.size_rule != "native" and shrink_input(spec, config.resize_from) == spec:
+        raise ConfigError(
+            f"{said}: inputs of {spec.width}×{spec.height} cannot be made smaller: sides are rounded to a "
+            f"multiple of {MULTIPLE}",
+            "Take a smaller share or a larger --image-size, or leave it out.",
+        )
+
+
 def resolve_config(
     config: FinetuneConfig, model: Model, spec: InputSpec, weights: LoadedWeights
 ) -> FinetuneConfig:
-    """Return the config with nothing left open but the rates, so that its recipe repeats the run for good."""
+    """Return the config with nothing left open but what is measured, so that its recipe repeats the run."""
     names = tuple(stage.name for stage in model.backbone.info)
     native = spec.size_rule == "native"
+    fixed = config.strategy != "classical" and config.batch_rule == "given"
     return dataclasses.replace(
         config,
         data=str(Path(config.data).resolve()),
         weights=str(weights.source.get("asked", config.weights)),
         stages=tuple(names[k] for k in model.head_stages),
         image_size=None if native else (spec.width or 0, spec.height or 0),
-        batch_size=None if config.strategy == "classical" else config.batch_size or DEFAULT_BATCH[model.task],
+        batch_size=config.batch_size or (DEFAULT_BATCH[model.task] if fixed else None),
     )
-
-
-def describe_views(config: FinetuneConfig, frozen: bool) -> str:
-    """Return in words what a phase, of which a part is frozen or not, sees of an image."""
-    if config.augment == "none" or (frozen and config.views == 1):
-        return "each image as it is"
-    kept = f"{config.views} views kept of an image" if frozen and config.views else "new views every epoch"
-    if config.pipeline is None:
-        return f"augmentation {config.augment}, {kept}"
-    from surgery.data.augment import describe_steps
-
-    return f"augmentation of your own ({describe_steps(config.pipeline)}), {kept}"
-
-
-def show_layers(
-    config: FinetuneConfig, targets: TargetSpec, model: Model, first: int, report: Reporter
-) -> dict[str, Any]:
-    """Print what is kept, frozen, retrained and new, in layers and parameters; return it.
-
-    Args:
-        first: First stage that is ever trained; the number of stages if none is.
-    """
-    from surgery.nets.assemble import describe_layers
-
-    layers = describe_layers(model, first, config.weights != "random")
-    report.line(f"{config.task}: {', '.join(targets.output.classes)}")
-    report.line(f"{config.backbone} from {config.weights}, head {config.head}, strategy {config.strategy}")
-    for part in layers["parts"]:
-        size = f"{part['layers']:>4} layers{part['parameters']:>12,} parameters"
-        report.line(f"  {part['name']:<12}{size}  {part['fate']}")
-    report.line(f"  {layers['trained']:,} parameters are trained")
-    return layers
-
-
-def show_phases(config: FinetuneConfig, phases: tuple[Phase, ...], report: Reporter) -> None:
-    """Print what is trained when, and on what."""
-    for phase in phases:
-        views = describe_views(config, phase.first > 0)
-        report.line(f"phase {phase.name}: {phase.epochs} epochs, rate {phase.lr:g}, {views}")

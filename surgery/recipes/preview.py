@@ -38,7 +38,14 @@ def preview(config: FinetuneConfig, as_json: bool = False) -> None:
     """
     check_name(config.name)
     from surgery.data.targets import resolve_target
-    from surgery.recipes.finetune import choose_augment, read_augment, resolve_input, try_augment
+    from surgery.recipes.finetune import (
+        check_growth,
+        choose_augment,
+        choose_scales,
+        read_augment,
+        resolve_input,
+        try_augment,
+    )
     from surgery.recipes.reading import earlier_split, read_checked
     from surgery.train.reporting import Reporter
     from surgery.train.run import runs_root
@@ -51,9 +58,10 @@ def preview(config: FinetuneConfig, as_json: bool = False) -> None:
         earlier_split(Store(), config.name, Path(config.data)), config.format,
     )  # fmt: skip
     spec = resolve_input(config, table)
+    check_growth(config, spec)
     try_augment(config, spec, table, targets)
     config = dataclasses.replace(config, augment=choose_augment(config, table))
-    page = render_page(config, table, targets, spec)
+    page = render_page(config, table, targets, spec, choose_scales(config, table))
     path = runs_root() / f"preview-{config.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, "utf-8")
@@ -61,18 +69,21 @@ def preview(config: FinetuneConfig, as_json: bool = False) -> None:
     report.line("next: open it in a browser; without --preview the same command trains")
 
 
-def render_page(config: FinetuneConfig, table: Table, targets: TargetSpec, spec: InputSpec) -> str:
+def render_page(
+    config: FinetuneConfig, table: Table, targets: TargetSpec, spec: InputSpec, scales: tuple[float, ...]
+) -> str:
     """Return the page: it needs no other file and no network."""
     import jinja2
     import yaml
 
     from surgery.artifact.answer import class_colours
     from surgery.data.augment import choose_steps
+    from surgery.data.resizing import describe_size
     from surgery.data.transforms import make_view
 
     masks = table.task == "segment"
     shown = _shown_classes(targets) if masks else None
-    view = make_view(spec, config.augment, config.pipeline)
+    views = [make_view(spec, config.augment, config.pipeline, scale) for scale in scales]
     steps = []
     if config.augment not in ("none", "flip"):
         steps = list(choose_steps(config.augment, config.pipeline, masks))
@@ -81,10 +92,11 @@ def render_page(config: FinetuneConfig, table: Table, targets: TargetSpec, spec:
     return pages.get_template("preview.html").render(
         config=config,
         rule=_describe_input(spec),
+        sizes=[describe_size(spec, scale) for scale in scales],
         colours=class_colours(shown) if shown else {},
         rest=targets.output.rest,
         steps=yaml.safe_dump(_without_aliases(steps), sort_keys=False, allow_unicode=True) if steps else "",
-        images=[_show_image(item, config, table, targets, shown, view) for item in _choose_items(table)],
+        images=[_show_image(item, config, table, targets, shown, views) for item in _choose_items(table)],
     )
 
 
@@ -94,9 +106,12 @@ def _show_image(
     table: Table,
     targets: TargetSpec,
     shown: OutputSpec | None,
-    view: View,
+    views: list[View],
 ) -> dict[str, Any]:
-    """Return one image's name, its label and its pictures: the plain view and the augmented ones."""
+    """Return one image's name, its label and its pictures: the plain view and the augmented ones.
+
+    Where the input grows, `views` has one for each size: the augmented pictures go through them.
+    """
     from surgery.artifact.answer import draw_overlay
     from surgery.artifact.image import read_image
     from surgery.data.transforms import view_seed
@@ -107,6 +122,7 @@ def _show_image(
     pictures = []
     for number in range(1 + augmented):
         seed = view_seed(config.seed, table.content_hash(item), number)
+        view = views[(number - 1) * len(views) // augmented] if number else views[-1]
         seen, target = view(image, mask, seed, plain=number == 0)
         if shown is not None and target is not None:
             seen = draw_overlay(seen, target, shown, opacity=0.3)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 from surgery.config import FinetuneConfig, save_recipe
@@ -16,12 +17,25 @@ def launch(config: FinetuneConfig, resume: bool, promote: bool, as_json: bool, p
 
     `accelerate launch … -m surgery finetune …` does the same over several machines.
     """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // processes))} | os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # the processes say it themselves
+    machine = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="surgery-") as folder:
         recipe = Path(folder) / "recipe.yaml"
         save_recipe(config, recipe)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(processes), "-m", "surgery", "finetune", "--recipe", str(recipe)]
+        command = ["-m", "surgery", "finetune", "--recipe", str(recipe)]
         command += ["--resume"] * resume + ["--promote"] * promote + ["--json"] * as_json
-        return subprocess.run(command, env=environment, check=False).returncode
+        try:
+            elastic_launch(machine, sys.executable)(*command)
+        except ChildFailedError as error:
+            return int(error.get_first_failure()[1].exitcode)
+    return 0

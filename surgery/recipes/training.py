@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.artifact.errors import TrainingError
 from surgery.artifact.manifest import InputSpec
 from surgery.config import FinetuneConfig
 from surgery.data.table import Table
 from surgery.data.targets import TargetSpec
 from surgery.nets.assemble import Model
+from surgery.train.batch_size import bound_batch, measure_batch
 from surgery.train.device import make_accelerator
 from surgery.train.engine import Loop, Options
 from surgery.train.feed import Feed
@@ -67,8 +69,10 @@ def build_loop(
     return Loop(model, phases, open_feed_from, loss, options, accelerator, folder, report)
 
 
-def open_feed(config: FinetuneConfig, material: Material, accelerator: Any, first: int) -> Feed:
-    """Return the batches for training from stage `first` on."""
+def open_feed(
+    config: FinetuneConfig, material: Material, accelerator: Any, first: int, scale: float = 1.0
+) -> Feed:
+    """Return the batches for training from stage `first` on, at a scale of the input."""
     return Feed(
         model=material.model,
         cut=first,
@@ -87,7 +91,47 @@ def open_feed(config: FinetuneConfig, material: Material, accelerator: Any, firs
         pipeline=config.pipeline,
         rank=accelerator.process_index,
         ranks=accelerator.num_processes,
+        scale=scale,
     )
+
+
+def find_batch(
+    config: FinetuneConfig,
+    material: Material,
+    stages: tuple[str, ...],
+    usual: int,
+    resume: bool,
+    report: Reporter,
+) -> FinetuneConfig:
+    """Return the config with the largest batch that a GPU's memory holds; without a GPU the usual one.
+
+    A run that is resumed keeps the batch it was begun with. With several processes the number is that of
+    all of them together, as many as the one with the least room holds each. The rate is left alone.
+
+    Raises:
+        TrainingError: If not even one image fits.
+    """
+    begun = unfinished_config(config.name) if resume else None
+    if begun and begun.get("batch_rule") == "auto":
+        return dataclasses.replace(config, batch_size=begun["batch_size"])
+    accelerator = make_accelerator(config.device, config.precision)
+    if accelerator.device.type != "cuda":
+        report.line(f"--batch-size auto: {usual}, the default: there is no GPU whose memory would bound it")
+        return dataclasses.replace(config, batch_size=usual)
+    phases = plan_phases(config, material.table.task, stages)
+    loop = build_loop(config, material, phases, accelerator, Path(), report)
+    team = Team(accelerator)
+    bound = bound_batch(len(material.table.of("train")), config.accumulate, usual)
+    each = team.least(measure_batch(loop, max(1, bound // team.size)))
+    if not each:
+        raise TrainingError(
+            "--batch-size auto: not even one image fits into the memory of the GPU",
+            "Take smaller images, --recompute, or --strategy frozen.",
+        )
+    size = each * team.size
+    why = "twice as many do not fit" if 2 * size <= bound else "an epoch would have too few steps of more"
+    report.line(f"--batch-size auto: {size}, {why}; the rate is not changed (--lr auto measures one for it)")
+    return dataclasses.replace(config, batch_size=size)
 
 
 def find_rate(

@@ -1,4 +1,4 @@
-"""report.html: what a version is, how it was made and where it errs, as one page without a network."""
+"""Pages that need no network: report.html, what a version is and where it errs, and that of a data check."""
 
 REPORT_FILE = "report.html"
 """Where the report lies inside a version."""

@@ -40,6 +40,20 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
 
+@dataclass(frozen=True)
+class LogScale:
+    """From values above 0 to places along one axis, as far for each factor of ten."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        powers = math.log10(self.low), math.log10(self.high)
+        return Scale(*powers, self.start, self.end)(math.log10(value))
+
+
 def line_chart(
     title: str, lines: Sequence[Line], best: int, starts: dict[int, str], top: float | None = None
 ) -> Markup:
@@ -93,6 +107,33 @@ def reliability_chart(bins: Sequence[dict[str, Any]], whens: Sequence[str]) -> M
     return _svg("Share that is right by probability", parts)
 
 
+def rate_chart(rates: Sequence[float], losses: Sequence[float], chosen: float) -> Markup:
+    """Return the loss by learning rate.
+
+    Args:
+        rates: Rising, two at least, on an axis of powers of ten.
+        losses: One for each.
+        chosen: The rate that is marked.
+    """
+    ticks = round_steps(0, max(losses) or 1.0)
+    x, y = LogScale(rates[0], rates[-1], LEFT, RIGHT), Scale(0, max(*losses, ticks[-1]), BOTTOM, TOP)
+    parts = [_axes(x, y, powers_of_ten(rates[0], rates[-1]), ticks, "learning rate")]
+    parts.append(_upright(x(chosen), "best"))
+    left = x(chosen) < (LEFT + RIGHT) / 2
+    parts.append(_text(x(chosen) + (4 if left else -4), TOP + 8, f"{chosen:.2g}", "start" if left else "end"))
+    path = " ".join(f"{x(rate)},{y(loss)}" for rate, loss in zip(rates, losses, strict=True))
+    parts.append(Markup('<polyline class="line c0" points="{}"/>').format(path))
+    for rate, loss in zip(rates, losses, strict=True):
+        parts.append(_dot(x(rate), y(loss), 1.5, "c0", f"rate {rate:.2g}: {loss:.4g}"))
+    return _svg("Loss by learning rate", parts)
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """Return the powers of ten from `low` up to `high`."""
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    return [10.0**power for power in range(first, last + 1)]
+
+
 def round_steps(low: float, high: float) -> list[float]:
     """Return about `TICKS` round numbers from `low` up to `high` or just under it."""
     span = high - low
@@ -102,13 +143,19 @@ def round_steps(low: float, high: float) -> list[float]:
     return [low + k * step for k in range(int(span / step + 1e-9) + 1)]
 
 
-def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], label: str) -> Markup:
+def _axes(
+    x: Scale | LogScale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], label: str
+) -> Markup:
     grid = Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>')
     parts = [grid.format(LEFT, y(value), RIGHT, y(value)) for value in y_ticks]
     parts += [_text(LEFT - 5, y(value) + 4, f"{value:g}", "end") for value in y_ticks]
-    parts += [_text(x(value), BOTTOM + 15, f"{value:g}", "middle") for value in x_ticks]
+    parts += [_text(x(value), BOTTOM + 15, _spell(value), "middle") for value in x_ticks]
     parts.append(_text((LEFT + RIGHT) / 2, HEIGHT - 4, label, "middle"))
     return Markup("").join(parts)
+
+
+def _spell(value: float) -> str:
+    return f"{value:g}".replace("e-0", "e-")
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:

@@ -24,7 +24,7 @@ def command_line(recipe: dict[str, Any]) -> str:
     for field in dataclasses.fields(FinetuneConfig):
         value = recipe.get(field.name, field.default)
         value = tuple(value) if isinstance(value, list) else value
-        if field.name in ("data", "name", "lr_rule") or value == field.default:
+        if field.name in ("data", "name", "lr_rule", "batch_rule") or value == field.default:
             continue
         words.append("--tracker" if field.name == "trackers" else "--" + field.name.replace("_", "-"))
         if field.name == "image_size":

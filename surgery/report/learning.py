@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from surgery.report.charts import Line, line_chart
+from surgery.report.charts import Line, line_chart, rate_chart
 
 OVERFIT_SHARE = 0.25
 """It overfits where the loss on val is larger than on train by more than this share of itself …"""
@@ -74,6 +76,15 @@ def draw_scores(history: list[dict[str, Any]], best_epoch: int, names: Sequence[
         for name in names
     ]
     return line_chart("Scores on val", lines, best_epoch, phase_starts(history), top=1.0)
+
+
+def draw_rates(path: Path) -> dict[str, Any] | None:
+    """Return the chart of a range test (`RangeTest.save`) and the rate it chose, or None."""
+    if not path.exists():
+        return None
+    tested = json.loads(path.read_text("utf-8"))
+    chart = rate_chart(tested["rates"], tested["losses"], tested["chosen"])
+    return {"chart": chart, "chosen": tested["chosen"]}
 
 
 def phase_starts(history: list[dict[str, Any]]) -> dict[int, str]:

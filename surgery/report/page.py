@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from surgery.artifact.answer import class_colours
 from surgery.artifact.manifest import Manifest
@@ -18,10 +15,12 @@ from surgery.report import REPORT_FILE, sections
 from surgery.report.command import command_line
 from surgery.report.counts import count_classes
 from surgery.report.intervals import COVERED, RESAMPLES, bootstrap
-from surgery.report.learning import draw_losses, draw_scores, judge
+from surgery.report.learning import draw_losses, draw_rates, draw_scores, judge
 from surgery.report.mistakes import SHOWN, draw_mistakes, find_mistakes
+from surgery.report.template import read_template
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
+from surgery.train.run import RATES_FILE
 
 TEMPLATE = "report.html.j2"
 
@@ -44,8 +43,7 @@ def write_report(version: Unsealed, report: Reporter) -> None:
     with _progress(report, "drawing the worst mistakes") as show:
         cards = draw_mistakes(version, mistakes[:SHOWN], show)
     recipe = version.folder / "recipe.yaml"
-    page = _environment().get_template(TEMPLATE)
-    text = page.render(
+    text = read_template(TEMPLATE).render(
         manifest=version.manifest,
         described=describe_task(version.manifest),
         colours=class_colours(version.manifest.output) if version.manifest.output.mask_values else {},
@@ -77,6 +75,7 @@ def show_learning(version: Unsealed) -> dict[str, Any] | None:
         "phases": version.manifest.strategy["phases"],
         "losses": draw_losses(history, best),
         "scores": draw_scores(history, best, list(version.val.scores.scores)),
+        "rates": draw_rates(version.folder / RATES_FILE),
     }
 
 
@@ -105,21 +104,3 @@ def _progress(report: Reporter, name: str) -> Iterator[Callable[[int, int], None
             raise_if_requested()
 
         yield show
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    formats: dict[str, Callable[[Any], str]] = {
-        "score": lambda value: f"{value:.3f}",
-        "number": lambda value: f"{value:.4g}",
-        "whole": lambda value: f"{value:,}",
-        "percent": lambda value: f"{value:.1%}",
-    }
-    environment.filters.update(formats)
-    return environment

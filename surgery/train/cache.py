@@ -98,7 +98,7 @@ class ActivationCache:
         text = json.dumps(key, sort_keys=True)
         self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:20]
         with _disk_full(self.folder):
-            self._lock = _hold(self.folder)
+            self._lock: int | None = _hold(self.folder)
             (self.folder / "key.json").write_text(text + "\n", "utf-8")
         os.utime(self.folder)  # the order of eviction
         _remove_leftovers(self.folder)
@@ -172,8 +172,9 @@ class ActivationCache:
 
     def close(self) -> None:
         """Let other runs drop this cache when they need the room."""
-        os.close(self._lock)
-        self._memory = None
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock, self._memory = None, None
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

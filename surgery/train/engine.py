@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.answer import answer_mask
 from surgery.artifact.errors import TrainingError
+from surgery.data.resizing import describe_size
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.average import Average
@@ -107,7 +108,7 @@ class Loop:
     Args:
         model: Trained in place.
         phases: What learns, when.
-        open_feed: Returns the batches for training from a given stage on.
+        open_feed: Returns the batches for training from a given stage on, at a scale of the input.
         loss: Of logits and targets.
         options: How the loop runs.
         accelerator: The device.
@@ -117,7 +118,7 @@ class Loop:
 
     model: Model
     phases: tuple[Phase, ...]
-    open_feed: Callable[[int], Feed]
+    open_feed: Callable[[int, float], Feed]
     loss: Loss
     options: Options
     accelerator: Accelerator
@@ -161,7 +162,8 @@ class Loop:
         phase = self.phases[progress.phase]
         clock = _Clock()
         set_trainable(self.model.backbone, phase.first, self.options.train_bn)
-        feed = self.open_feed(phase.first)
+        scale = phase.scale_at(progress.phase_epoch)
+        feed = self.open_feed(phase.first, scale)
         options = self.options
         optimizer = make_optimizer(
             self.model, phase, options.weight_decay, options.optimizer, options.layer_decay
@@ -173,7 +175,7 @@ class Loop:
         if newest:
             load_checkpoint(newest, self.model, optimizer, average.tensors if average else None)
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
-        state = _PhaseState(phase, feed, suffix, optimizer, prepared, clock, self.model.head, average)
+        state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, self.model.head, average)
         try:
             fill_cache(feed, self.report)
             self.team.wait()
@@ -181,9 +183,21 @@ class Loop:
                 self._validate(progress, state, None)
                 self._save(progress, state)
             while progress.phase_epoch < phase.epochs and not _stalled(phase, progress):
+                self._grow(progress, state)
                 self._run_epoch(progress, state)
         finally:
-            feed.close()
+            state.feed.close()
+
+    def _grow(self, progress: Progress, state: _PhaseState) -> None:
+        """Go on with larger inputs where the phase says so; everything else stays as it is."""
+        scale = state.phase.scale_at(progress.phase_epoch)
+        if scale == state.scale:
+            return
+        state.feed.close()  # before the next one opens, so that its room on the disk may be used
+        state.feed, state.scale = self.open_feed(state.phase.first, scale), scale
+        self.report.line(f"training at {describe_size(state.feed.input, scale)} now")
+        fill_cache(state.feed, self.report)
+        self.team.wait()
 
     def _run_epoch(self, progress: Progress, state: _PhaseState) -> None:
         phase, options = state.phase, self.options
@@ -327,6 +341,7 @@ class Loop:
 @dataclass
 class _PhaseState:
     phase: Phase
+    scale: float
     feed: Feed
     suffix: nn.Module
     optimizer: torch.optim.Optimizer
@@ -404,4 +419,5 @@ def learnt_keys(model: Model, first: int) -> list[str]:
 
 
 def _stalled(phase: Phase, progress: Progress) -> bool:
-    return phase.patience is not None and progress.since_best >= phase.patience
+    at_full_size = progress.phase_epoch - phase.growth[-1][0]
+    return phase.patience is not None and min(progress.since_best, at_full_size) >= phase.patience

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from surgery.artifact.manifest import InputSpec
 from surgery.data.augment import Pipeline, describe_content
 from surgery.data.balance import draw_balanced
 from surgery.data.loaders import batches, iterate
+from surgery.data.resizing import describe_size, shrink_input, training_size
 from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
 from surgery.data.transforms import make_view, view_seed
@@ -37,6 +39,7 @@ class Example:
 
     item: Item
     view: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Feed:
         rank: Number of this process; it takes each `ranks`-th image of every batch, and of what is cached.
         ranks: Number of processes.
         pipeline: The steps of the augmentation `custom`.
+        scale: Share of the input's sides that training images have (progressive resizing); validation is
+            always at the full size.
     """
 
     model: Model
@@ -103,11 +108,16 @@ class Feed:
     rank: int = 0
     ranks: int = 1
     pipeline: Pipeline | None = None
+    scale: float = 1.0
     cache: ActivationCache | None = field(default=None, init=False)
     plan: CachePlan | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._view = make_view(self.input, self.augment, self.pipeline)
+        if self.input.size_rule != "native" and shrink_input(self.input, self.scale) == self.input:
+            self.scale = 1.0  # so that it has the cache of the full size, which it is after rounding
+        self._views = {
+            scale: make_view(self.input, self.augment, self.pipeline, scale) for scale in {1.0, self.scale}
+        }
         self._train = self.table.of("train")
         self._val = self.table.of("val")
         self._sizes: dict[Item, tuple[int, int]] = {}
@@ -133,7 +143,7 @@ class Feed:
         cache = self.cache
         wanted = [example for example in self._examples() if self._name(example) in self._held]
         # The same batches whatever a killed run left, so that each record comes out the same bit for bit.
-        sizes = [self._size(example.item) for example in wanted]
+        sizes = [self._size_of(example) for example in wanted]
         largest = max((width * height for width, height in sizes), default=1)
         order = batches(sizes, max(1, FILL_PIXELS // largest), shuffle=False)
         missing = [b for b in order if not all(cache.holds(self._name(wanted[i])) for i in b)]
@@ -160,7 +170,7 @@ class Feed:
             batch_size: Images per batch; the last one may be smaller.
             start: Steps already done.
         """
-        examples = [Example(item, self._choose_view(item, epoch)) for item in self._train]
+        examples = [Example(item, self._choose_view(item, epoch), self.scale) for item in self._train]
         order = self.order(epoch, batch_size)[start:]
         parts = [batch[self.rank :: self.ranks] for batch in order]
         weights = [len(part) * self.ranks / len(batch) for part, batch in zip(parts, order, strict=True)]
@@ -195,9 +205,14 @@ class Feed:
 
     def view(self, number: int, batch_size: int) -> Iterator[Batch]:
         """Yield all training images as one of the `views`, in a fixed order; 0 is the plain one."""
-        examples = [Example(item, number) for item in self._train]
+        examples = [Example(item, number, self.scale) for item in self._train]
         sizes = [self._size(item) for item in self._train]
         yield from self._batches(examples, batches(sizes, batch_size, shuffle=False))
+
+    def rehearse(self, count: int) -> Batch:
+        """Return a batch of `count` times the largest training image; nothing of it is cached."""
+        largest = max(self._train, key=lambda item: math.prod(self._size(item)))
+        return self._collate([self._load(Example(largest, 0))] * count)
 
     def close(self) -> None:
         """Release the cache for others."""
@@ -218,7 +233,8 @@ class Feed:
     def _load(self, example: Example) -> tuple[Example, Record]:
         image = read_image(example.item.image)
         mask = None if example.item.mask is None else self._read_truth(example.item)
-        image, mask = self._view(image, mask, self._seed_of(example), self._is_plain(example))
+        view = self._views[example.scale]
+        image, mask = view(image, mask, self._seed_of(example), self._is_plain(example))
         record = {"image": _to_tensor(image)}  # (h, w, 3)
         if mask is not None:
             record["target"] = _to_tensor(mask)  # (h, w)
@@ -261,7 +277,7 @@ class Feed:
         records = [encoded.get(example, record) for example, record in loaded]
         names = [name for name in records[0] if name not in ("target", "image")]
         inputs = {name: unpack([record[name] for record in records], self.device) for name in names}
-        width, height = self._size(loaded[0][0].item)
+        width, height = self._size_of(loaded[0][0])
         return inputs, (height, width)
 
     def _encode(self, loaded: list[tuple[Example, Record]]) -> Iterator[tuple[Example, Record]]:
@@ -296,7 +312,14 @@ class Feed:
         if example.item.mask is not None:
             digest += f"-{example.item.mask.digest()[:16]}"
         seeded = example.view > 0 and self.augment != "flip"
-        return f"{digest}-{example.view}" + (f"-{self.seed}" if seeded else "")
+        # The same image may stand in val, at the full size.
+        scaled = "-{}x{}".format(*self._size_of(example)) if example.scale < 1 else ""
+        return f"{digest}-{example.view}" + (f"-{self.seed}" if seeded else "") + scaled
+
+    def _size_of(self, example: Example) -> tuple[int, int]:
+        """Return (width, height) of the network's input for an example."""
+        full = self._size(example.item)
+        return full if example.scale == 1 else training_size(full, self.input, example.scale)
 
     def _size(self, item: Item) -> tuple[int, int]:
         """Return (width, height) of the network's input for an image, read from its header once."""
@@ -309,7 +332,8 @@ class Feed:
     def _examples(self) -> list[Example]:
         """Return every record the phase needs, the most useful first."""
         found = [Example(item, 0) for item in self._val]
-        return found + [Example(item, view) for view in range(self.views) for item in self._train]
+        train = [Example(item, view, self.scale) for view in range(self.views) for item in self._train]
+        return found + train
 
     def _open_cache(self) -> None:
         key = {
@@ -320,7 +344,7 @@ class Feed:
             "head_stages": list(self.model.head_stages),
             "stride": self.model.stride,
             "libraries": [version(name) for name in ("torch", "timm", "albumentations", "pillow")],
-            "input": self.input.__dict__,
+            "input": self.input.__dict__ | self._describe_growth(),
             "augment": describe_content(self.augment, self.pipeline, self.table.task == "segment"),
             "targets": self.targets.describe(),
             "precision": self.precision,
@@ -328,11 +352,14 @@ class Feed:
         }
         self.cache = ActivationCache(key, self.cache_gib)
         examples = self._examples()
-        sizes = {self._size(example.item) for example in examples}
+        sizes = {self._size_of(example) for example in examples}
         cost = {size: self._record_bytes(size) for size in sizes}
         names = [self._name(example) for example in examples]
-        self.plan = self.cache.plan(names, [cost[self._size(e.item)] for e in examples])
+        self.plan = self.cache.plan(names, [cost[self._size_of(e)] for e in examples])
         self._held = set(names[: self.plan.held])
+
+    def _describe_growth(self) -> dict[str, str]:
+        return {"training": describe_size(self.input, self.scale)} if self.scale < 1 else {}
 
     def _record_bytes(self, size: tuple[int, int]) -> int:
         """Return the bytes of a record for an input of (width, height), from the stages' strides."""

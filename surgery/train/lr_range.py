@@ -25,6 +25,8 @@ LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 80
 SMOOTHING = 0.9
 """Share of the running mean of the loss that stays at each step."""
+SKIPPED = 10
+"""Steps at the start whose slope says nothing: the running mean holds too few batches."""
 DIVERGED = 3.0
 """The test ends when the smoothed loss is this many times its lowest value."""
 
@@ -66,7 +68,7 @@ def measure_rates(loop: Loop) -> RangeTest:
     state = torch.get_rng_state()
     optimizer = make_optimizer(model, phase, options.weight_decay, options.optimizer, options.layer_decay)
     suffix = loop.accelerator.prepare(Suffix(model, phase.first))
-    feed = loop.open_feed(phase.first)
+    feed = loop.open_feed(phase.first, phase.scale_at(0))
     try:
         fill_cache(feed, loop.report)
         with loop.report.task("testing learning rates") as task:
@@ -114,7 +116,7 @@ def _run(
 
 
 def _choose(rates: np.ndarray, losses: list[float]) -> RangeTest:
-    """Take the steepest place before the lowest loss."""
+    """Take the steepest place before the lowest loss, behind the first few."""
     if len(losses) < 4:
         raise TrainingError(
             "--lr auto: the loss is not a number, or rises at once, at every rate",
@@ -123,5 +125,6 @@ def _choose(rates: np.ndarray, losses: list[float]) -> RangeTest:
     curve = np.asarray(losses)
     slope = np.gradient(curve, np.log(rates[: len(curve)]))
     lowest = max(2, int(curve.argmin()))
-    chosen = float(rates[int(slope[:lowest].argmin())])
+    first = min(SKIPPED, lowest - 1)
+    chosen = float(rates[first + int(slope[first:lowest].argmin())])
     return RangeTest(tuple(map(float, rates[: len(curve)])), tuple(losses), chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 
 from surgery.artifact.errors import ConfigError, DataError, WeightsError
 from surgery.config import FinetuneConfig, save_recipe, to_dict
+from surgery.data.record import describe_change, record_data
+from surgery.data.table import Table
 
 RUN_FILE = "run.json"
 RATES_FILE = "lr-range.json"
+DATA_FILE = "data.json"
+"""What the run was started on, image by image (`data/record.py`)."""
 FREE_TO_CHANGE = ("device", "workers", "keep_checkpoints", "checkpoint_minutes", "cache_gib", "trackers")
 """Fields that a resumed run may have otherwise than the run it goes on with."""
 
@@ -41,24 +46,24 @@ def runs_root() -> Path:
     return Path(os.environ.get("SURGERY_RUNS", "runs"))
 
 
-def open_run(config: FinetuneConfig, fingerprint: str, weights_sha256: str | None, resume: bool) -> Run:
+def open_run(config: FinetuneConfig, table: Table, weights_sha256: str | None, resume: bool) -> Run:
     """Make the folder of a new run, or find the unfinished one to go on with.
 
     Args:
         config: The resolved config.
-        fingerprint: The data's.
+        table: The data.
         weights_sha256: Of the file that the pretrained weights come from, if there is one.
         resume: Go on with the newest unfinished run of the name, if there is one.
 
     Raises:
         ConfigError: If the unfinished run was started with other options.
-        DataError: If the data has changed since.
+        DataError: If the data has changed since, and in what.
         WeightsError: If the pretrained weights have.
     """
     if resume:
         folder = _find_unfinished(config.name)
         if folder is not None:
-            _check_same(folder, config, fingerprint, weights_sha256)
+            _check_same(folder, config, table, weights_sha256)
             return Run(folder, True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = runs_root() / f"{config.name}-{stamp}"
@@ -67,10 +72,16 @@ def open_run(config: FinetuneConfig, fingerprint: str, weights_sha256: str | Non
         number += 1
         folder = runs_root() / f"{config.name}-{stamp}-{number}"
     folder.mkdir(parents=True)
-    save_recipe(config, folder / "recipe.yaml")
-    values: dict[str, Any] = {"name": config.name, "state": "unfinished", "data_fingerprint": fingerprint}
+    values: dict[str, Any] = {"name": config.name, "state": "unfinished"}
+    values |= {"data_fingerprint": table.fingerprint()}
     values |= {"weights_sha256": weights_sha256, "config": to_dict(config)}
-    _write(folder / RUN_FILE, values)
+    try:
+        save_recipe(config, folder / "recipe.yaml")
+        _write(folder / DATA_FILE, record_data(table), indent=None)
+        _write(folder / RUN_FILE, values)  # comes last: without it the folder is no run
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return Run(folder, False)
 
 
@@ -92,7 +103,7 @@ def _find_unfinished(name: str) -> Path | None:
     return max(found, key=lambda folder: folder.stat().st_ctime) if found else None
 
 
-def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str, weights_sha256: str | None) -> None:
+def _check_same(folder: Path, config: FinetuneConfig, table: Table, weights_sha256: str | None) -> None:
     values = json.loads((folder / RUN_FILE).read_text("utf-8"))
     # A run that an older version started knows none of the newer fields: they were as they are by default.
     mine, theirs = to_dict(config), to_dict(FinetuneConfig(config.data, config.name)) | values["config"]
@@ -106,11 +117,15 @@ def _check_same(folder: Path, config: FinetuneConfig, fingerprint: str, weights_
         raise ConfigError("--resume: other options than the unfinished run\n" + "\n".join(changed), hint)
     if values.get("weights_sha256") != weights_sha256:
         raise WeightsError(f"--weights {config.weights}: no longer what {folder} was started with", hint)
-    if values["data_fingerprint"] != fingerprint:
-        raise DataError(f"{config.data}: the data has changed since {folder} was started", hint)
+    if values["data_fingerprint"] != table.fingerprint():
+        said = [f"{config.data}: the data has changed since {folder} was started"]
+        kept = folder / DATA_FILE
+        if kept.exists():  # older versions kept the fingerprint alone
+            said += describe_change(json.loads(kept.read_text("utf-8")), record_data(table))
+        raise DataError("\n".join(said), hint)
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def _write(path: Path, values: dict[str, Any], indent: int | None = 2) -> None:
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    aside.write_text(json.dumps(values, indent=indent) + "\n", "utf-8")
     aside.replace(path)

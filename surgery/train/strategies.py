@@ -18,7 +18,11 @@ class Phase:
         epochs: Passes over the training images at most.
         lr: Peak learning rate of the layers that are new.
         backbone_lr: Peak learning rate of the stages that learn.
-        patience: Epochs without a better score before the phase ends, or None.
+        patience: Epochs without a better score before the phase ends, or None. Those before the input has
+            its full size do not count.
+        scales: Shares of the input's sides that it trains at, in turn (progressive resizing). Each lasts
+            equally long, the last one also what is left over. Optimizer, warm-up and cosine are the phase's
+            and know nothing of them.
     """
 
     name: str
@@ -27,6 +31,17 @@ class Phase:
     lr: float
     backbone_lr: float
     patience: int | None
+    scales: tuple[float, ...] = (1.0,)
+
+    @property
+    def growth(self) -> tuple[tuple[int, float], ...]:
+        """The epoch of the phase, from 0, at which each scale begins, and the scale."""
+        length = self.epochs // len(self.scales)
+        return tuple((k * length, scale) for k, scale in enumerate(self.scales))
+
+    def scale_at(self, epoch: int) -> float:
+        """Return the scale of the input in an epoch of the phase, from 0."""
+        return [scale for begin, scale in self.growth if begin <= epoch][-1]
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,9 @@ GRADUAL_HEAD_PATIENCE = 5
 GRADUAL_TUNE_SHARE = 0.1
 """Share of `epochs` that the second phase of `gradual` takes, at least one epoch."""
 
+RESIZE_STEPS = 3
+"""Sizes that the input grows through with `resize_from`, where there are as many epochs."""
+
 
 def plan_phases(config: FinetuneConfig, task: str, stage_names: tuple[str, ...]) -> tuple[Phase, ...]:
     """Return the phases of a strategy on a backbone.
@@ -76,7 +94,8 @@ def plan_phases(config: FinetuneConfig, task: str, stage_names: tuple[str, ...])
     stages = len(stage_names)
 
     def phase(name: str, first: int, length: int, scale: float = 1.0) -> Phase:
-        return Phase(name, first, length, lr * scale, lr * share, config.patience)
+        scales = plan_scales(config.resize_from, length)
+        return Phase(name, first, length, lr * scale, lr * share, config.patience, scales)
 
     if config.strategy == "frozen":
         return (phase("head", stages, epochs),)
@@ -86,12 +105,38 @@ def plan_phases(config: FinetuneConfig, task: str, stage_names: tuple[str, ...])
         first = first_trainable(config.freeze_through, stage_names)
         return (phase(f"from {stage_names[first]} on", first, epochs),)
     tune_epochs = max(1, round(epochs * GRADUAL_TUNE_SHARE))
+    head_epochs = max(1, epochs - tune_epochs)
     head = Phase(
-        "head", stages, max(1, epochs - tune_epochs), lr, 0.0,
-        config.patience or GRADUAL_HEAD_PATIENCE,
+        "head", stages, head_epochs, lr, 0.0,
+        config.patience or GRADUAL_HEAD_PATIENCE, plan_scales(config.resize_from, head_epochs),
     )  # fmt: skip
     tune = Phase("all layers, slowly", 0, tune_epochs, lr * share, lr * share, config.patience)
     return head, tune
+
+
+def plan_scales(start: float, epochs: int) -> tuple[float, ...]:
+    """Return the scales that the input of a phase grows through, the last of them 1.
+
+    Args:
+        start: The first; 1 for no growth.
+        epochs: Of the phase, which must hold two scales at least.
+
+    Raises:
+        ConfigError: If there is one epoch only.
+
+    References:
+        Howard, fast.ai (progressive resizing); Tan & Le 2021, arXiv:2104.00298, section 4.2, of which the
+        growing size is taken and the growing regularisation is not.
+    """
+    if start == 1:
+        return (1.0,)
+    steps = min(RESIZE_STEPS, epochs)
+    if steps < 2:
+        raise ConfigError(
+            f"--resize-from {start:g}: in one epoch the input cannot grow",
+            "Give it two --epochs or more, or leave --resize-from out.",
+        )
+    return tuple(start + (1 - start) * k / (steps - 1) for k in range(steps))
 
 
 def resolve_rates(config: FinetuneConfig, task: str, stage_names: tuple[str, ...]) -> FinetuneConfig:

@@ -60,6 +60,13 @@ class Team:
         total = self.accelerator.reduce(both, "sum")
         return float(total[0]) / self.size, bool(total[1] > 0)
 
+    def least(self, value: int) -> int:
+        """Return the smallest of the processes' numbers."""
+        if self.size == 1:
+            return value
+        mine = torch.tensor([value], device=self.accelerator.device)
+        return int(self.accelerator.gather(mine).min())
+
 
 def launched_size() -> int:
     """Return the number of processes that a launcher started; 1 without one."""

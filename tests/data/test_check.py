@@ -18,13 +18,18 @@ def kinds(problems):
     return {(problem.kind, problem.path.name) for problem in problems}
 
 
+FEW = {("rare class", "data")}
+"""What is said of a handful of images, whatever else they are."""
+
+
 def damage(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_whole_data_has_no_problems(pairs):
     report = check_table(read_table(pairs))
-    assert (report.problems, report.warnings, report.bad) == ([], [], frozenset())
+    assert (report.problems, report.bad, report.similar) == ([], frozenset(), [])
+    assert kinds(report.warnings) == FEW
     assert raise_for(report) is report.table
     assert report.summary["images"] == {"train": 3, "val": 2}
     assert report.summary["classes"]["car"] == {"train": 3 * 32, "val": 2 * 32}
@@ -94,10 +99,10 @@ def test_a_class_that_is_only_in_val_is_a_problem(data, write_image):
 def test_a_mask_class_that_never_occurs_matters_only_if_it_is_chosen(pairs):
     (pairs / "classes.txt").write_text("road\ncar\nvoid\nbus\n")
     table = read_table(pairs)
-    assert kinds(check_table(table).warnings) == {("empty class", "data")}
+    assert kinds(check_table(table).warnings) == {("empty class", "data"), *FEW}
     chosen = check_table(table, resolve_target(table, ("bus",), ()))
     assert kinds(chosen.problems) == {("empty class", "data")}
-    assert not check_table(table, resolve_target(table, ("car",), ("bus",))).warnings
+    assert kinds(check_table(table, resolve_target(table, ("car",), ("bus",))).warnings) == FEW
 
 
 def test_classes_that_are_not_learnt_need_not_be_whole(data, write_image):
@@ -125,7 +130,14 @@ def test_copies_within_a_split_are_worth_knowing(data, write_image):
     shutil.copy(data / "train/b/1.png", data / "train/a/3.png")
     report = check_table(read_table(data))
     assert not report.problems
-    assert {kind for kind, _ in kinds(report.warnings)} == {"same image twice", "same image in two classes"}
+    assert {(kind, name) for kind, name in kinds(report.warnings) - FEW} == {
+        ("same image twice", "1.png"),
+        ("same image in two classes", "3.png"),
+    }
+    assert {(p.path.parts[-2:], p.other.parts[-2:]) for p in report.warnings if p.other} == {
+        (("a", "1.png"), ("a", "2.png")),
+        (("a", "3.png"), ("b", "1.png")),
+    }
 
 
 def test_a_turned_image_and_its_unturned_mask_are_noticed(pairs):
@@ -136,7 +148,7 @@ def test_a_turned_image_and_its_unturned_mask_are_noticed(pairs):
     Image.new("RGB", (12, 8), (1, 2, 4)).save(pairs / "train/images/1.png", exif=exif)
     report = check_table(read_table(pairs))
     assert not report.problems
-    assert kinds(report.warnings) == {("turned image", "0.png"), ("turned image", "1.png")}
+    assert kinds(report.warnings) - FEW == {("turned image", "0.png"), ("turned image", "1.png")}
     Image.new("RGB", (12, 8), (1, 2, 3)).save(pairs / "train/images/0.png", exif=_turned(6))
     report = check_table(read_table(pairs))
     assert "turned as its EXIF tag says" in report.problems[0].message
@@ -174,3 +186,17 @@ def test_images_that_look_the_same_in_two_splits_are_worth_knowing(pairs):
     alike = [problem for problem in found.warnings if problem.kind == "similar images in two splits"]
     assert [problem.path.name for problem in alike] == ["0.png"]
     assert "val/images/1.png" in alike[0].message
+    assert alike[0].other == pairs / "val" / "images" / "1.png"
+    assert found.similar == []
+
+
+def test_images_that_look_the_same_in_one_split_are_told_apart_from_warnings(pairs):
+    picture = Image.effect_mandelbrot((12, 8), (-2, -1.2, 1, 1.2), 100).convert("RGB")
+    for name, brighter in (("0.png", 0), ("1.png", 5)):
+        picture.point(lambda level, more=brighter: min(255, level + more)).save(pairs / "train/images" / name)
+    report = check_table(read_table(pairs))
+    assert kinds(report.warnings) == FEW
+    assert [(p.path.name, p.other.name) for p in report.similar] == [("1.png", "0.png")]
+    assert [(p["path"], p["other"]) for p in report.to_dict()["similar"]] == [
+        ("train/images/1.png", "train/images/0.png")
+    ]

@@ -51,3 +51,14 @@ def test_two_processes_have_the_losses_of_one(shades: Path, tmp_path: Path) -> N
             assert one[key] == pytest.approx(two[key], abs=1e-5)
     assert alone[2]["train_loss"] != pytest.approx(alone[1]["train_loss"], abs=1e-3)
     assert printed.count("epoch 2:") == 1  # one of them prints
+
+
+def test_a_mistake_ends_them_with_its_own_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "surgery", "finetune", str(tmp_path / "nowhere"), "--name", "s", *OPTIONS,
+         "--processes", "2"],
+        env=os.environ | {"SURGERY_RUNS": str(tmp_path / "runs")}, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -183,3 +183,28 @@ def test_without_json_the_path_alone_is_printed(labelled, capsys, rooms):
     assert main(["finetune", str(labelled), "--name", "birds", "--image-size", "32", "--preview"]) == 0
     assert capsys.readouterr().out == f"{rooms / 'runs' / 'preview-birds.html'}\n"
     assert "jinja2" in sys.modules
+
+
+def test_where_the_input_grows_the_views_go_through_its_sizes(labelled, masked, capsys, rooms):
+    page = preview(capsys, labelled, "--name", "b", "--image-size", "96", "--resize-from", "0.4")
+    sides = [picture.shape[:2] for picture in page.pictures()[:6]]
+    assert sides == [(96, 96), (32, 32), (32, 32), (64, 64), (64, 64), (96, 96)]
+    assert "grows: 32×32, then 64×64, then 96×96." in page.text
+    assert "view 1, 32×32" in page.text
+    page = preview(capsys, masked, "--name", "b", "--resize-from", "0.5", "--augment", "light")
+    assert [picture.shape[:2] for picture in page.pictures()[:2]] == [(48, 64), (24, 32)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--image-size", "32"), "inputs of 32×32 cannot be made smaller"),
+        (("--epochs", "1"), "in one epoch the input cannot grow"),
+        (("--image-size", "96", "--augment", "mine.yaml"), "one of 96×96; the network's input is 64×64"),
+    ],
+)
+def test_growth_that_cannot_be_is_refused_before_training(labelled, capsys, rooms, options, said):
+    (rooms / "mine.yaml").write_text("- RandomResizedCrop: {size: [96, 96]}\n")
+    command = ["finetune", str(labelled), "--name", "b", "--resize-from", "0.5", *options, "--preview"]
+    assert main(command) == 2
+    assert said in capsys.readouterr().err

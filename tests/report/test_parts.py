@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import shlex
 from typing import Any
 
@@ -18,13 +19,14 @@ from surgery.artifact.manifest import Manifest, OutputSpec
 from surgery.cli import main
 from surgery.config import FinetuneConfig, to_dict
 from surgery.report import sections
-from surgery.report.charts import Line, line_chart, round_steps
+from surgery.report.charts import Line, line_chart, powers_of_ten, rate_chart, round_steps
 from surgery.report.command import command_line
 from surgery.report.counts import count_classes
 from surgery.report.intervals import bootstrap
-from surgery.report.learning import draw_losses, draw_scores, judge, phase_starts
+from surgery.report.learning import draw_losses, draw_rates, draw_scores, judge, phase_starts
 from surgery.report.pictures import data_uri, overlay_pair
 from surgery.train.evaluate import LabelScorer, MaskScorer, Scores
+from surgery.train.lr_range import RangeTest
 
 LABELS = OutputSpec("softmax", ("a", "b"))
 CAR = OutputSpec("sigmoid", ("rest", "car"), (0, 7), "rest")
@@ -132,6 +134,37 @@ def test_points_lie_where_their_values_are():
     chart = line_chart("Loss", [Line("<val>", [(0, 4), (10, 0)])], 10, {})
     assert 'points="40.0,12.0 350.0,186.0"' in chart
     assert "&lt;val&gt;, epoch 10: 0" in chart
+
+
+def test_each_factor_of_ten_of_the_rate_is_as_wide():
+    chart = rate_chart([1e-6, 1e-4, 1e-2, 1.0], [4, 3, 0, 4], 1e-4)
+    assert 'points="40.0,12.0 143.3,55.5 246.7,186.0 350.0,12.0"' in chart
+    assert '<line class="best" x1="143.3" y1="12" x2="143.3" y2="186"/>' in chart
+    ticks = re.findall(r'text-anchor="middle">([^<]+)<', chart)
+    assert ticks == ["1e-6", "1e-5", "0.0001", "0.001", "0.01", "0.1", "1", "learning rate"]
+    assert "rate 0.01: 0" in chart
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "powers"), [(1e-6, 1e-4, [1e-6, 1e-5, 1e-4]), (2e-6, 0.5, [1e-5, 1e-4, 1e-3, 1e-2, 0.1])]
+)
+def test_powers_of_ten_inside(low, high, powers):
+    assert powers_of_ten(low, high) == pytest.approx(powers)
+
+
+@pytest.mark.parametrize(("chosen", "side"), [(1e-5, "start"), (0.3, "end")])
+def test_the_chosen_rate_is_named_inside_the_chart(chosen, side):
+    chart = rate_chart([1e-6, 1e-5, 0.3, 1.0], [1, 1, 1, 1], chosen)
+    assert re.search(rf'y="20" text-anchor="{side}">{chosen:.2g}<', chart)
+
+
+def test_a_version_without_a_range_test_has_no_chart_of_it(tmp_path):
+    assert draw_rates(tmp_path / "lr-range.json") is None
+    RangeTest((1e-6, 1e-3, 1.0), (1.0, 0.4, 2.0), 1e-3).save(tmp_path / "lr-range.json")
+    found = draw_rates(tmp_path / "lr-range.json")
+    assert found is not None
+    assert found["chosen"] == 1e-3
+    assert found["chart"].startswith("<svg")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from surgery.report.command import command_line
 from surgery.report.mistakes import find_mistakes
 from surgery.report.page import write_report
 from surgery.train import interrupt
+from surgery.train.lr_range import RangeTest
 from surgery.train.reporting import Reporter
+from surgery.train.run import RATES_FILE
 
 SECTIONS = ("scores", "learning", "classes", "calibration", "mistakes", "layers", "data", "parity", "made")
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -246,3 +248,15 @@ def test_a_stop_is_heard(tmp_path, monkeypatch):
         interrupt._requested.clear()
     assert not (version.folder / REPORT_FILE).exists()
     assert not issubclass(KeyboardInterrupt, SurgeryError)
+
+
+def test_a_range_test_is_drawn_where_there_was_one(tmp_path):
+    for name, tested in (("with", True), ("without", False)):
+        version = labels(tmp_path / name)
+        if tested:
+            RangeTest((1e-6, 1e-3, 1.0), (1.0, 0.4, 2.0), 1e-3).save(version.folder / RATES_FILE)
+        write_report(version, Reporter())
+        page = Page((version.folder / REPORT_FILE).read_text("utf-8"))
+        charts = [each["aria-label"] for each in page.all("svg")]
+        assert ("Loss by learning rate" in charts) == tested
+        assert ("the line marks 0.001" in page.text) == tested

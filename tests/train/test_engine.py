@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from surgery.artifact.errors import ConfigError, TrainingError
+from surgery.artifact.errors import ConfigError, DiskFullError, TrainingError
 from surgery.artifact.manifest import InputSpec
 from surgery.data.readers import read_table
 from surgery.data.targets import resolve_target
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.backbone import Backbone
 from surgery.nets.weights import LoadedWeights
-from surgery.train import engine, feed
+from surgery.train import checkpoint, engine, feed
 from surgery.train.checkpoint import load_tensors
 from surgery.train.device import check_trackers, make_accelerator
 from surgery.train.engine import Loop, Options
@@ -41,6 +43,9 @@ def make_loop(
     several: bool = False,
     sampler: str = "uniform",
     batch_size: int = 5,
+    scales: tuple[float, ...] = (1.0,),
+    patience: int | None = None,
+    side: int = 32,
     **options,
 ) -> Loop:
     table = read_table(data)
@@ -53,16 +58,16 @@ def make_loop(
     weights = LoadedWeights(None, {})
     outputs = targets.output.logits
     model = build_model(backbone, head, table.task, outputs, None, dropout, weights, 0)
-    spec = InputSpec("native") if segment else InputSpec("crop", 32, 32)
-    phases = tuple(Phase(f"from {first}", first, epochs, lr, lr / 10, None) for first in firsts)
+    spec = InputSpec("native") if segment else InputSpec("crop", side, side)
+    phases = tuple(Phase(f"from {first}", first, epochs, lr, lr / 10, patience, scales) for first in firsts)
     accelerator = make_accelerator("cpu", "fp32")
 
-    def open_feed(first: int) -> Feed:
+    def open_feed(first: int, scale: float = 1.0) -> Feed:
         kept = views if first else 0
         augment = "flip" if segment else "light"
         return Feed(
             model, first, table, spec, targets, augment, kept, 7, torch.device("cpu"), 2, cache_gib,
-            sampler=sampler,
+            sampler=sampler, scale=scale,
         )  # fmt: skip
 
     settings = {"train_bn": False, "keep_checkpoints": "2", "checkpoint_minutes": 60.0} | options
@@ -186,6 +191,7 @@ EVERYTHING = {
     [
         ((6,), 2, {}),
         ((6,), 5, {"optimizer": "lion"}),
+        ((6, 3), 10, {}),  # after the last step of the first phase
         ((6, 3), 13, {"optimizer": "nadamw"}),
         ((0,), 7, {}),
         ((6, 3), 12, EVERYTHING),
@@ -287,8 +293,13 @@ def test_checkpoints_hold_only_what_learns(stripes, tmp_path):
 def test_a_loss_that_is_not_a_number_names_step_and_images(stripes, tmp_path):
     loop = make_loop(stripes, tmp_path / "run", 6)
     loop.loss = lambda logits, targets: logits.sum() * float("nan")
-    with pytest.raises(TrainingError, match=r"epoch 1 step 0: the loss is nan; images of the batch: \d"):
+    with pytest.raises(
+        TrainingError, match=r"epoch 1 step 0: the loss is nan; images of the batch: \d"
+    ) as caught:
         loop.run(resume=False)
+    assert "Lower --lr" in caught.value.hint
+    (best,) = (tmp_path / "run" / "checkpoints").glob("best-*.safetensors")
+    assert load_tensors(best)
 
 
 def test_a_batch_that_does_not_fit_names_one_that_does(stripes, tmp_path, monkeypatch):
@@ -347,3 +358,50 @@ def test_another_head_finds_no_maps_of_another_padding(boxes, tmp_path):
         other = tmp_path / f"{folder}0"
         plain = losses(make_loop(boxes, other, 5, head=head, backbone="test_resnet", cache_gib=0))
         assert with_cache == pytest.approx(plain, abs=1e-3)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_full_disk_leaves_the_checkpoint_before(call, stripes, tmp_path, monkeypatch):
+    undisturbed = make_loop(stripes, tmp_path / "a", 6, 3)
+    undisturbed.run(resume=False)
+    save, calls = checkpoint.save, []
+
+    def full(*given):
+        calls.append(1)
+        if len(calls) > call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        with pytest.raises(DiskFullError, match="the ones before it are whole") as caught:
+            make_loop(stripes, tmp_path / "b", 6, 3).run(resume=False)
+    assert caught.value.exit_code == 2
+    assert "--resume" in caught.value.hint
+    left = list((tmp_path / "b" / "checkpoints").iterdir())
+    assert len(left) == min(call, 3)  # the best weights, and no more checkpoints than are kept
+    assert all(load_tensors(path) for path in left)
+    resumed = make_loop(stripes, tmp_path / "b", 6, 3)
+    resumed.run(resume=True)
+    assert same(state(resumed.model), state(undisturbed.model))
+
+
+def test_stopped_between_two_phases_it_goes_on_with_the_next(stripes, tmp_path, monkeypatch):
+    undisturbed = make_loop(stripes, tmp_path / "a", 6, 3)
+    undisturbed.run(resume=False)
+    monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "other"))
+    fill = feed.Feed.fill
+
+    def stop(self, progress):
+        if self.cut == 3:
+            raise KeyboardInterrupt
+        fill(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed.Feed, "fill", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_loop(stripes, tmp_path / "b", 6, 3).run(resume=False)
+    resumed = make_loop(stripes, tmp_path / "b", 6, 3)
+    outcome = resumed.run(resume=True)
+    assert same(state(resumed.model), state(undisturbed.model))
+    assert [row["phase"] for row in outcome.history] == ["from 6"] * 3 + ["from 3"] * 2

@@ -22,6 +22,13 @@ def test_the_steepest_place_before_the_lowest_is_chosen():
         _choose(rates, [1.0, 2.0])
 
 
+def test_the_noise_of_the_first_steps_is_no_slope():
+    rates = np.geomspace(1e-6, 1, 61)
+    curve = 1 / (1 + (rates / 1e-3) ** 2)
+    curve[0] += 1  # one hard batch before the mean has settled
+    assert _choose(rates, list(curve)).chosen == pytest.approx(1e-3, rel=0.3)
+
+
 def test_the_model_is_left_as_it_was_and_a_useful_rate_is_found(stripes, tmp_path, monkeypatch):
     monkeypatch.setattr(lr_range, "STEPS", 40)
     loop = make_loop(stripes, tmp_path / "run", 6, dropout=0)

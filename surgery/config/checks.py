@@ -1,0 +1,157 @@
+"""What is wrong with the options of a run, all of it at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import TYPE_CHECKING
+
+from surgery.artifact.errors import ConfigError
+from surgery.config.choices import (
+    AUGMENTATIONS,
+    CLASS_WEIGHTS,
+    CLASSIFIERS,
+    CUSTOM,
+    DEVICES,
+    FORMATS,
+    GRADIENT_ONLY,
+    LABEL_LOSSES,
+    MASK_LOSSES,
+    OPTIMIZERS,
+    PIPELINE_FILES,
+    PRECISIONS,
+    SAMPLERS,
+    STRATEGIES,
+    TASKS,
+    TRACKERS,
+)
+
+if TYPE_CHECKING:
+    from surgery.config.options import FinetuneConfig
+
+
+def find_problems(config: FinetuneConfig) -> list[str]:
+    """Return all that is wrong with the values of a config, whatever the data is."""
+    found: list[str] = []
+
+    def one_of(field: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(config, field)
+        if value is not None and value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, 1)
+            guess = f" (nearest: {near[0]})" if near else ""
+            found.append(f"{_flag(field)} {value!r} is not one of {', '.join(allowed)}{guess}")
+
+    def within(field: str, low: float, high: float) -> None:
+        value = getattr(config, field)
+        if value is not None and not low <= value <= high:
+            found.append(f"{_flag(field)} {value} is outside {low}–{high}")
+
+    one_of("task", TASKS)
+    one_of("format", FORMATS)
+    one_of("strategy", STRATEGIES)
+    one_of("device", DEVICES)
+    one_of("precision", PRECISIONS)
+    one_of("optimizer", OPTIMIZERS)
+    one_of("lr_rule", ("given", "range"))
+    one_of("batch_rule", ("given", "auto"))
+    one_of("sampler", SAMPLERS)
+    one_of("class_weights", CLASS_WEIGHTS)
+    found.extend(_augment_problems(config))
+    found.extend(_classical_problems(config))
+    within("folds", 2, 100)
+    within("val_share", 0.01, 0.9)
+    within("dropout", 0.0, 0.95)
+    within("resize_from", 0.1, 1.0)
+    within("warmup_share", 0.0, 0.9)
+    within("label_smoothing", 0.0, 0.9)
+    within("views", 0, 1000)
+    within("epochs", 1, 100_000)
+    within("batch_size", 1, 65_536)
+    within("lr", 1e-9, 100.0)
+    within("backbone_lr_share", 0.0, 10.0)
+    within("weight_decay", 0.0, 10.0)
+    within("clip_norm", 1e-6, 1e6)
+    within("mixup", 0.0, 100.0)
+    within("cutmix", 0.0, 100.0)
+    within("layer_decay", 0.01, 1.0)
+    within("accumulate", 1, 65_536)
+    within("ema", 0.0, 0.999999)
+    within("patience", 1, 100_000)
+    within("cache_gib", 0.0, 1e6)
+    within("workers", 1, 256)
+    within("checkpoint_minutes", 0.01, 1e5)
+    if config.image_size is not None and not all(1 <= side <= 16_384 for side in config.image_size):
+        found.append(f"--image-size {config.image_size} is outside 1–16384 pixels a side")
+    keep = config.keep_checkpoints
+    if keep != "all" and not (keep.isdecimal() and int(keep) >= 1):
+        found.append(f"--keep-checkpoints {keep!r} is neither a number from 1 on nor `all`")
+    for tracker in config.trackers:
+        if tracker not in TRACKERS:
+            found.append(f"--tracker {tracker!r} is not one of {', '.join(TRACKERS)}")
+    for part in config.loss.split("+") if config.loss is not None else ():
+        if part not in MASK_LOSSES:
+            found.append(f"--loss {config.loss!r}: {part!r} is not one of {', '.join(MASK_LOSSES)}")
+    if config.freeze_through is not None and config.strategy != "partial":
+        found.append(f"--freeze-through goes with --strategy partial, not {config.strategy}")
+    if config.strategy == "random" and config.weights not in ("imagenet", "random"):
+        found.append(f"--strategy random starts from no weights, but --weights is {config.weights}")
+    return found
+
+
+def _classical_problems(config: FinetuneConfig) -> list[str]:
+    found = [
+        f"--classifiers: {name!r} is not one of {', '.join(CLASSIFIERS)}"
+        for name in config.classifiers
+        if name not in CLASSIFIERS
+    ]
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    if config.strategy != "classical":
+        given = [name for name in ("classifiers", "folds") if getattr(config, name) != defaults[name]]
+        found += [f"{_flag(name)} goes with --strategy classical, not {config.strategy}" for name in given]
+        return found
+    given = [name for name in GRADIENT_ONLY if getattr(config, name) != defaults[name]]
+    rules = {"lr_rule": "--lr auto", "batch_rule": "--batch-size auto"}
+    spelled = dict.fromkeys(rules.get(name) or _flag(name) for name in given)
+    found += [f"{flag} is for training by steps, which --strategy classical does not do" for flag in spelled]
+    if config.views == 0:
+        found.append("--views 0 draws new views every epoch; --strategy classical has none: take 1 or more")
+    return found
+
+
+def _augment_problems(config: FinetuneConfig) -> list[str]:
+    augment, allowed = config.augment, ("auto", *AUGMENTATIONS)
+    if augment == CUSTOM:
+        return [] if config.pipeline else ["--augment custom has no steps: name a file, or give `pipeline`"]
+    found = [] if config.pipeline is None else [f"pipeline goes with augment {CUSTOM}, not {augment!r}"]
+    if augment not in allowed and not augment.lower().endswith(PIPELINE_FILES):
+        near = difflib.get_close_matches(augment, allowed, 1)
+        guess = f" (nearest: {near[0]})" if near else ""
+        choice = f"{', '.join(allowed)}, nor a file ending in {', '.join(PIPELINE_FILES)}"
+        found.append(f"--augment {augment!r} is none of {choice}{guess}")
+    return found
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def check_task(config: FinetuneConfig, task: str) -> None:
+    """Refuse options that the task does not know.
+
+    Raises:
+        ConfigError: With all of them.
+    """
+    found = []
+    if task == "segment":
+        given = [field for field in ("label_smoothing", "mixup", "cutmix") if getattr(config, field)]
+        found += [f"{_flag(field)} is for classification" for field in given]
+        if config.sampler != "uniform":
+            found.append(f"--sampler {config.sampler} is for classification; masks have --class-weights")
+    elif config.loss is not None and config.loss not in LABEL_LOSSES:
+        found.append(f"--loss {config.loss} is for masks; labels have {', '.join(LABEL_LOSSES)}")
+    if task == "segment" and config.strategy == "classical":
+        found.append("--strategy classical is for classification")
+    if config.class_weights != "none" and config.loss and not {"ce", "focal"} & set(config.loss.split("+")):
+        found.append(f"--class-weights {config.class_weights}: --loss {config.loss} weighs no class")
+    if found:
+        raise ConfigError("\n".join(found), "Leave these out.")
