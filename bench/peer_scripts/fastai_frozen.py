@@ -1,7 +1,7 @@
 """fastai's `vision_learner` on a frozen body, as its documentation trains one.
 
-Runs in the peers' environment. Batch norm in the body learns and the best of fastai's defaults stay as
-they are: a user gets the same.
+Runs in the peers' environment. fastai's defaults stay as they are, batch norm that learns in the frozen
+body among them: a user gets the same.
 """
 
 from __future__ import annotations
