@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from surgery.artifact.errors import ConfigError
 from surgery.config import FinetuneConfig, from_dict, load_recipe, merge, parse_size, save_recipe, to_dict
+from surgery.data.pipeline import check_pipeline
 
 
 def test_a_recipe_comes_back_as_it_was(tmp_path):
@@ -119,3 +122,17 @@ def test_what_follows_from_another_value_is_worked_out_anew():
     assert merge(recipe, {"backbone": "resnet50", "stages": ["stage4"]})["stages"] == ["stage4"]
     assert "format" not in merge({"data": "a", "format": "csv"}, {"data": "b"})
     assert "lr" not in merge(recipe, {"strategy": "full"})
+
+
+def test_a_recipe_without_data_keeps_its_size():
+    recipe = {"image_size": [64, 64], "task": "classify"}
+    assert merge(recipe, {"data": "d", "name": "n"}) == recipe | {"data": "d", "name": "n"}
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")), ids=str)
+def test_the_recipes_at_hand_are_accepted(path):
+    config = from_dict(merge(load_recipe(path), {"data": "d", "name": "n"}))
+    command = path.read_text("utf-8").splitlines()
+    assert any(line.endswith(f"--recipe recipes/{path.name}") for line in command if line.startswith("# "))
+    if config.pipeline:
+        check_pipeline(config.pipeline, path.name)

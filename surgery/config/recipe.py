@@ -125,13 +125,14 @@ def _spell(hint: Any) -> str:
 def merge(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe's values with other ones put over them.
 
-    What the recipe's run had worked out from a value that is now another is worked out anew.
+    What the recipe's run had worked out from a value that is now another is worked out anew. A recipe that
+    does not say the value was written by hand, and keeps what it says.
     """
     kept = dict(recipe)
     if recipe.get("strategy") == "random" and given.get("strategy", "random") != "random":
         kept.pop("weights", None)
     for key, dependents in DEPENDENTS.items():
-        if key in given and given[key] != recipe.get(key):
+        if key in given and key in recipe and given[key] != recipe[key]:
             for name in dependents:
                 kept.pop(name, None)
     return kept | given
