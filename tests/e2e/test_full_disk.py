@@ -39,7 +39,7 @@ PLACES: tuple[tuple[str, Any, str, int], ...] = (
     ("range test", lr_range.RangeTest, "save", 0),
     ("first checkpoint", checkpoint, "save", 1),
     ("later checkpoint", checkpoint, "save", 2),
-    ("report", page, "_environment", 0),
+    ("report", page, "read_template", 0),
     ("version", disk, "sha256", 1),
     ("end of the run", run.Run, "finish", 0),
 )
