@@ -194,7 +194,7 @@ def make_loop(data: Path, options: argparse.Namespace, accelerator: Any, folder:
     material = Material(model, table, targets, spec, None)
     loop = build_loop(config, material, phases, accelerator, folder, clock)  # type: ignore[arg-type]
     open_feed = loop.open_feed
-    loop.open_feed = lambda first: clock.watch(open_feed(first))
+    loop.open_feed = lambda *given: clock.watch(open_feed(*given))
     return loop
 
 
