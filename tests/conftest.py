@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 LEFT_OUT = {
     "data": (lambda: "SURGERY_DATA" not in os.environ, "SURGERY_DATA names no folder of real images"),
+    "glibc": (lambda: platform.libc_ver()[0] != "glibc", "the C library is not glibc"),
     "gpu": (lambda: not Path("/dev/nvidiactl").exists(), "there is no GPU"),
     "no_gpu": (lambda: Path("/dev/nvidiactl").exists(), "there is a GPU"),
 }

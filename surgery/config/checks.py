@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING
 from surgery.artifact.errors import ConfigError
 from surgery.config.choices import (
     AUGMENTATIONS,
-    CLASS_WEIGHTS,
+    CHOICES,
     CLASSIFIERS,
     CUSTOM,
-    DEVICES,
-    FORMATS,
     GRADIENT_ONLY,
     LABEL_LOSSES,
     MASK_LOSSES,
-    OPTIMIZERS,
     PIPELINE_FILES,
-    PRECISIONS,
-    SAMPLERS,
-    STRATEGIES,
-    TASKS,
+    RANGES,
     TRACKERS,
 )
 
@@ -32,54 +26,11 @@ if TYPE_CHECKING:
 
 def find_problems(config: FinetuneConfig) -> list[str]:
     """Return all that is wrong with the values of a config, whatever the data is."""
-    found: list[str] = []
-
-    def one_of(field: str, allowed: tuple[str, ...]) -> None:
-        value = getattr(config, field)
-        if value is not None and value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, 1)
-            guess = f" (nearest: {near[0]})" if near else ""
-            found.append(f"{_flag(field)} {value!r} is not one of {', '.join(allowed)}{guess}")
-
-    def within(field: str, low: float, high: float) -> None:
+    found = [*_word_problems(config), *_augment_problems(config), *_classical_problems(config)]
+    for field, (low, high) in RANGES.items():
         value = getattr(config, field)
         if value is not None and not low <= value <= high:
             found.append(f"{_flag(field)} {value} is outside {low}–{high}")
-
-    one_of("task", TASKS)
-    one_of("format", FORMATS)
-    one_of("strategy", STRATEGIES)
-    one_of("device", DEVICES)
-    one_of("precision", PRECISIONS)
-    one_of("optimizer", OPTIMIZERS)
-    one_of("lr_rule", ("given", "range"))
-    one_of("batch_rule", ("given", "auto"))
-    one_of("sampler", SAMPLERS)
-    one_of("class_weights", CLASS_WEIGHTS)
-    found.extend(_augment_problems(config))
-    found.extend(_classical_problems(config))
-    within("folds", 2, 100)
-    within("val_share", 0.01, 0.9)
-    within("dropout", 0.0, 0.95)
-    within("resize_from", 0.1, 1.0)
-    within("warmup_share", 0.0, 0.9)
-    within("label_smoothing", 0.0, 0.9)
-    within("views", 0, 1000)
-    within("epochs", 1, 100_000)
-    within("batch_size", 1, 65_536)
-    within("lr", 1e-9, 100.0)
-    within("backbone_lr_share", 0.0, 10.0)
-    within("weight_decay", 0.0, 10.0)
-    within("clip_norm", 1e-6, 1e6)
-    within("mixup", 0.0, 100.0)
-    within("cutmix", 0.0, 100.0)
-    within("layer_decay", 0.01, 1.0)
-    within("accumulate", 1, 65_536)
-    within("ema", 0.0, 0.999999)
-    within("patience", 1, 100_000)
-    within("cache_gib", 0.0, 1e6)
-    within("workers", 1, 256)
-    within("checkpoint_minutes", 0.01, 1e5)
     if config.image_size is not None and not all(1 <= side <= 16_384 for side in config.image_size):
         found.append(f"--image-size {config.image_size} is outside 1–16384 pixels a side")
     keep = config.keep_checkpoints
@@ -95,6 +46,17 @@ def find_problems(config: FinetuneConfig) -> list[str]:
         found.append(f"--freeze-through goes with --strategy partial, not {config.strategy}")
     if config.strategy == "random" and config.weights not in ("imagenet", "random"):
         found.append(f"--strategy random starts from no weights, but --weights is {config.weights}")
+    return found
+
+
+def _word_problems(config: FinetuneConfig) -> list[str]:
+    found = []
+    for field, allowed in CHOICES.items():
+        value = getattr(config, field)
+        if value is not None and value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, 1)
+            guess = f" (nearest: {near[0]})" if near else ""
+            found.append(f"{_flag(field)} {value!r} is not one of {', '.join(allowed)}{guess}")
     return found
 
 

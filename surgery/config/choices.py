@@ -1,4 +1,4 @@
-"""What may be chosen from, for every option that is a word."""
+"""What the options may be: words to choose from, and ranges."""
 
 from __future__ import annotations
 
@@ -27,3 +27,41 @@ AUGMENTATIONS = ("none", "flip", "light", "medium", "heavy", "domain")
 CUSTOM = "custom"
 """`augment` of a run whose steps stand in `pipeline`."""
 PIPELINE_FILES = (".yaml", ".yml", ".json")
+CHOICES = {
+    "task": TASKS,
+    "format": FORMATS,
+    "strategy": STRATEGIES,
+    "device": DEVICES,
+    "precision": PRECISIONS,
+    "optimizer": OPTIMIZERS,
+    "lr_rule": ("given", "range"),
+    "batch_rule": ("given", "auto"),
+    "sampler": SAMPLERS,
+    "class_weights": CLASS_WEIGHTS,
+}
+"""By option the words that it may be."""
+RANGES: dict[str, tuple[float, float]] = {
+    "folds": (2, 100),
+    "val_share": (0.01, 0.9),
+    "dropout": (0.0, 0.95),
+    "resize_from": (0.1, 1.0),
+    "warmup_share": (0.0, 0.9),
+    "label_smoothing": (0.0, 0.9),
+    "views": (0, 1000),
+    "epochs": (1, 100_000),
+    "batch_size": (1, 65_536),
+    "lr": (1e-9, 100.0),
+    "backbone_lr_share": (0.0, 10.0),
+    "weight_decay": (0.0, 10.0),
+    "clip_norm": (1e-6, 1e6),
+    "mixup": (0.0, 100.0),
+    "cutmix": (0.0, 100.0),
+    "layer_decay": (0.01, 1.0),
+    "accumulate": (1, 65_536),
+    "ema": (0.0, 0.999999),
+    "patience": (1, 100_000),
+    "cache_gib": (0.0, 1e6),
+    "workers": (1, 256),
+    "checkpoint_minutes": (0.01, 1e5),
+}
+"""By option the least and the largest number that it may be."""

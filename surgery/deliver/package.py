@@ -28,8 +28,8 @@ from surgery.deliver.scoring import Scored, score_graph
 from surgery.nets.assemble import Model
 from surgery.nets.restore import WEIGHTS_FILE, restore_model
 from surgery.train.checkpoint import write_tensors
-from surgery.train.engine import Outcome
 from surgery.train.interrupt import raise_if_requested
+from surgery.train.options import Outcome
 from surgery.train.reporting import Reporter
 from surgery.train.run import RATES_FILE
 from surgery.train.strategies import Phase

@@ -24,10 +24,11 @@ from surgery.recipes.plan import describe_views, show_layers
 from surgery.recipes.training import Material, open_feed
 from surgery.report.page import write_report
 from surgery.train.classifiers import Candidate, Examples, choose_classifier
+from surgery.train.cut import Suffix
 from surgery.train.device import make_accelerator
-from surgery.train.engine import Outcome, fill_cache
-from surgery.train.feed import Feed, Suffix
+from surgery.train.feed import Feed, fill_cache
 from surgery.train.interrupt import raise_if_requested
+from surgery.train.options import Outcome
 from surgery.train.reporting import Reporter
 from surgery.train.run import open_run
 

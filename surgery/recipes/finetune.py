@@ -93,17 +93,12 @@ def finetune(
 
 def run_finetune(config: FinetuneConfig, resume: bool, report: Reporter) -> StoredVersion | None:
     """Do all of `finetune` but the last messages; returns the stored version, in the leading process."""
-    from surgery.data.targets import resolve_target
-    from surgery.recipes.reading import earlier_split, read_checked
+    from surgery.recipes.reading import read_to_train
     from surgery.train.interrupt import raise_if_requested
 
     started = time.monotonic()
     config = read_augment(config)
-    table, targets = read_checked(
-        Path(config.data), config.task, lambda table: resolve_target(table, config.classes, config.ignore),
-        report, config.val_share, config.seed, config.skip_bad,
-        earlier_split(Store(), config.name, Path(config.data)), config.format,
-    )  # fmt: skip
+    table, targets = read_to_train(config, report)
     raise_if_requested()
     spec = resolve_input(config, table)
     try_augment(config, spec, table, targets)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 from surgery.artifact.disk import locked, write_whole
-from surgery.artifact.store import Store, check_name
+from surgery.artifact.store import check_name
 from surgery.config import FinetuneConfig
 
 
@@ -22,7 +21,6 @@ def preview(config: FinetuneConfig, as_json: bool = False) -> None:
         UserError: If data or options do not do, as training would.
     """
     check_name(config.name)
-    from surgery.data.targets import resolve_target
     from surgery.recipes.finetune import (
         check_growth,
         choose_augment,
@@ -31,18 +29,14 @@ def preview(config: FinetuneConfig, as_json: bool = False) -> None:
         resolve_input,
         try_augment,
     )
-    from surgery.recipes.reading import earlier_split, read_checked
+    from surgery.recipes.reading import read_to_train
     from surgery.report.preview_page import render_page
     from surgery.train.reporting import Reporter
     from surgery.train.run import runs_root
 
     report = Reporter()
     config = read_augment(config)
-    table, targets = read_checked(
-        Path(config.data), config.task, lambda table: resolve_target(table, config.classes, config.ignore),
-        report, config.val_share, config.seed, config.skip_bad,
-        earlier_split(Store(), config.name, Path(config.data)), config.format,
-    )  # fmt: skip
+    table, targets = read_to_train(config, report)
     spec = resolve_input(config, table)
     check_growth(config, spec)
     try_augment(config, spec, table, targets)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from surgery.artifact.store import Store, StoredVersion
+    from surgery.config import FinetuneConfig
     from surgery.data.table import Table
     from surgery.data.targets import TargetSpec
     from surgery.train.reporting import Reporter
@@ -58,6 +59,24 @@ def read_checked(
     counts = ", ".join(f"{len(table.of(split))} {split}" for split in ("train", "val", "test"))
     report.line(f"data: {root}: {table.layout}, {counts} ({table.split_rule})")
     return table, targets
+
+
+def read_to_train(config: FinetuneConfig, report: Reporter) -> tuple[Table, TargetSpec]:
+    """Read the data of a config as `finetune` does: images that an earlier version placed stay on their side.
+
+    Raises:
+        DataError: With all problems, if there are any.
+        ConfigError: If a class is named that the data lacks.
+    """
+    from surgery.artifact.store import Store
+    from surgery.data.targets import resolve_target
+
+    data = Path(config.data)
+    recorded = earlier_split(Store(), config.name, data)
+    return read_checked(
+        data, config.task, lambda table: resolve_target(table, config.classes, config.ignore), report,
+        config.val_share, config.seed, config.skip_bad, recorded, config.format,
+    )  # fmt: skip
 
 
 def read_as_trained(

@@ -16,10 +16,11 @@ from surgery.data.targets import TargetSpec
 from surgery.nets.assemble import Model
 from surgery.train.batch_size import bound_batch, measure_batch
 from surgery.train.device import make_accelerator
-from surgery.train.engine import Loop, Options
+from surgery.train.engine import Loop
 from surgery.train.feed import Feed
 from surgery.train.losses import make_loss
 from surgery.train.lr_range import RangeTest, measure_rates
+from surgery.train.options import Options
 from surgery.train.reporting import Reporter
 from surgery.train.run import unfinished_config
 from surgery.train.strategies import Phase, plan_phases

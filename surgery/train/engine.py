@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surgery.artifact.answer import answer_mask
 from surgery.artifact.errors import TrainingError
 from surgery.data.resizing import describe_size
 from surgery.nets.assemble import Model
@@ -32,73 +31,18 @@ from surgery.train.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
+from surgery.train.cut import Suffix
 from surgery.train.device import largest_fitting
-from surgery.train.evaluate import Scores, make_scorer
-from surgery.train.feed import Batch, Feed, Suffix
-from surgery.train.interrupt import raise_if_requested, stop_requested
+from surgery.train.feed import Batch, Feed, fill_cache
+from surgery.train.interrupt import stop_requested
 from surgery.train.losses import Loss
 from surgery.train.mixing import mix, mixed_loss
 from surgery.train.optimizers import make_optimizer
+from surgery.train.options import Options, Outcome
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase, learning_rate
 from surgery.train.team import Team
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the loop runs, whatever it trains.
-
-    Attributes:
-        batch_size: Images per batch.
-        weight_decay: AdamW's, for weights of two and more dimensions.
-        warmup_share: Share of a phase's steps with a rising rate.
-        clip_norm: Largest norm of the gradient.
-        train_bn: Whether unfrozen batch norm updates its statistics.
-        seed: Seed of dropout; order and views are the feed's.
-        keep_checkpoints: A number or `all`.
-        checkpoint_minutes: Longest time without a checkpoint.
-        optimizer: One of `config.OPTIMIZERS`.
-        layer_decay: Rate of a stage as a share of the next one's.
-        accumulate: Batches whose gradients are added up for one step.
-        ema: Decay of the moving average of the weights, which is then what is scored and kept; 0 for none.
-        mixup, cutmix: Alphas of Mixup and CutMix (labels); 0 for none.
-    """
-
-    batch_size: int
-    weight_decay: float
-    warmup_share: float
-    clip_norm: float
-    train_bn: bool
-    seed: int
-    keep_checkpoints: str
-    checkpoint_minutes: float
-    optimizer: str = "adamw"
-    layer_decay: float = 1.0
-    accumulate: int = 1
-    ema: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training ended with; the model holds the best weights.
-
-    Attributes:
-        before: Scores on val before the first step.
-        best_epoch: Epoch whose weights were kept; 0 is before training.
-        history: One row an epoch.
-        seconds: Seconds trained, filling the cache and validation included.
-        device: Kind of the device, `cpu` or `cuda`.
-        precision: `fp32` or `bf16`, whatever the wish was.
-    """
-
-    before: dict[str, float]
-    best_epoch: int
-    history: list[dict[str, Any]]
-    seconds: float
-    device: str
-    precision: str
+from surgery.train.validation import validate
 
 
 @dataclass
@@ -371,40 +315,6 @@ class _Clock:
 
     def total(self, progress: Progress) -> float:
         return progress.seconds + time.monotonic() - self.since
-
-
-def fill_cache(feed: Feed, report: Reporter) -> None:
-    """Fill a feed's cache and show how far it is."""
-    if feed.plan is None:
-        return
-    report.line(feed.plan.describe())
-    with report.task("caching activations") as task:
-
-        def show(done: int, records: int) -> None:
-            task.update(done, records)
-            raise_if_requested()
-
-        feed.fill(show)
-
-
-def validate(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> tuple[Scores, float]:
-    """Return the scores and the mean loss on val, by the answers the service would give."""
-    suffix.eval()
-    output = feed.targets.output
-    scorer: Any = make_scorer(output)
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for batch, truths in feed.validation(batch_size):
-            logits = suffix(batch.inputs, batch.size)
-            total += float(loss(logits, batch.targets)) * len(batch.items)
-            count += len(batch.items)
-            for truth, logit in zip(truths, logits.float().cpu().numpy(), strict=True):
-                if batch.items[0].mask is None:
-                    scorer.update(logit, truth)
-                    continue
-                size = (truth.shape[1], truth.shape[0])
-                scorer.update(answer_mask(logit, size, output), truth)
-    return scorer.compute(), total / max(1, count)
 
 
 def learnt_keys(model: Model, first: int) -> list[str]:

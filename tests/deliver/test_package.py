@@ -28,7 +28,7 @@ from surgery.deliver.package import Facts, export_again, package
 from surgery.nets.assemble import Model, build_model, describe_layers
 from surgery.nets.restore import initial_model, restore_model
 from surgery.nets.weights import load_weights
-from surgery.train.engine import Outcome
+from surgery.train.options import Outcome
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import plan_phases
 

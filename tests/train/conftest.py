@@ -6,12 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+from png_files import write_png
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from test_engine import make_loop, same, state
 from surgery.artifact.errors import ConfigError, TrainingError
 from surgery.config import FinetuneConfig, from_dict, merge, parse_batch
 from surgery.recipes import training
-from surgery.train import batch_size, feed
+from surgery.train import batch_size, cut
 from surgery.train.batch_size import bound_batch, find_largest, measure_batch
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase
@@ -66,14 +66,14 @@ def test_whole_steps_of_the_hardest_phase_are_tried_and_leave_no_trace(
     loop = make_loop(request.getfixturevalue(data), tmp_path / "run", 6, 3, train_bn=True)
     loop.phases = (replace(loop.phases[0], scales=(0.5, 1.0)), loop.phases[1])
     before, random = state(loop.model), torch.get_rng_state()
-    steps, forward = [], feed.Suffix.forward
+    steps, forward = [], cut.Suffix.forward
     update = torch.optim.AdamW.step
 
     def note(self, inputs, size):
         steps.append((self.cut, len(next(iter(inputs.values()))), size))
         return forward(self, inputs, size)
 
-    monkeypatch.setattr(feed.Suffix, "forward", note)
+    monkeypatch.setattr(cut.Suffix, "forward", note)
     monkeypatch.setattr(
         torch.optim.AdamW, "step", lambda self, *given: (steps.append("step"), update(self))[1]
     )

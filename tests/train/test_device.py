@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 
@@ -22,7 +21,7 @@ print(faults)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to")
+@pytest.mark.glibc
 def test_a_large_tensor_takes_the_memory_of_the_one_before():
     out = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
     assert int(out.stdout.split()[-1]) < 2**14 / 100  # of its pages of 4 KiB

@@ -18,13 +18,14 @@ from surgery.data.targets import resolve_target
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.backbone import Backbone
 from surgery.nets.weights import LoadedWeights
-from surgery.train import checkpoint, engine, feed
+from surgery.train import checkpoint, cut, engine, feed
 from surgery.train.checkpoint import load_tensors
 from surgery.train.device import check_trackers, make_accelerator
-from surgery.train.engine import Loop, Options
+from surgery.train.engine import Loop
 from surgery.train.feed import Feed
 from surgery.train.losses import make_loss
 from surgery.train.optimizers import make_optimizer
+from surgery.train.options import Options
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase
 
@@ -304,14 +305,14 @@ def test_a_loss_that_is_not_a_number_names_step_and_images(stripes, tmp_path):
 
 def test_a_batch_that_does_not_fit_names_one_that_does(stripes, tmp_path, monkeypatch):
     loop = make_loop(stripes, tmp_path / "run", 6, batch_size=12)
-    forward = feed.Suffix.forward
+    forward = cut.Suffix.forward
 
     def small(self, inputs, size):
         if not torch.is_inference_mode_enabled() and len(next(iter(inputs.values()))) > 4:
             raise torch.OutOfMemoryError("out of memory")
         return forward(self, inputs, size)
 
-    monkeypatch.setattr(feed.Suffix, "forward", small)
+    monkeypatch.setattr(cut.Suffix, "forward", small)
     with pytest.raises(TrainingError, match="12 images at once do not fit") as caught:
         loop.run(resume=False)
     assert "--batch-size 3 fits; --accumulate 4 " in caught.value.hint

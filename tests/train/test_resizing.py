@@ -15,10 +15,11 @@ from surgery.config import FinetuneConfig
 from surgery.data.resizing import describe_size, shrink_input, training_size
 from surgery.recipes.finetune import check_growth
 from surgery.recipes.plan import describe_growth
-from surgery.train import engine, feed
+from surgery.train import cut, engine
 from surgery.train.checkpoint import load_tensors, newest_checkpoint
+from surgery.train.cut import Suffix
 from surgery.train.engine import Loop
-from surgery.train.feed import Feed, Suffix
+from surgery.train.feed import Feed
 from surgery.train.strategies import Phase, plan_phases, plan_scales
 
 STAGES = ("stage1", "stage2", "stage3")
@@ -88,7 +89,7 @@ def watch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, tuple[int, 
         seen.append((not torch.is_inference_mode_enabled(), size, tuple(sides)))
         return forward(self, inputs, size)
 
-    monkeypatch.setattr(feed.Suffix, "forward", note)
+    monkeypatch.setattr(cut.Suffix, "forward", note)
     return seen
 
 

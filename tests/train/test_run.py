@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import write_png
+from png_files import write_png
 
 from surgery.artifact.errors import ConfigError, DataError, WeightsError
 from surgery.artifact.image import read_image
