@@ -119,7 +119,7 @@ def answer_mask(logits: Floats, size: tuple[int, int], output: OutputSpec) -> Ma
     logits = np.ascontiguousarray(logits, np.float32)
     winner: Mask
     if output.activation == "sigmoid":
-        winner = (_resize(logits[0], size) > 0).view(np.uint8)
+        winner = (resize_plane(logits[0], size) > 0).view(np.uint8)
     else:
         winner = _argmax(logits, size)
     values = np.asarray(output.mask_values)
@@ -144,7 +144,7 @@ def mask_boxes(mask: Mask, output: OutputSpec, min_pixels: int = 64) -> list[Box
         min_pixels: Pieces of fewer pixels are left out.
     """
     boxes: list[BoxAnswer] = []
-    for name, value in _drawn(output):
+    for name, value in drawn_classes(output):
         piece = (mask == value).view(np.uint8)
         stats = cv2.connectedComponentsWithStats(piece, connectivity=8)[2]  # (pieces, 5)
         for x, y, width, height, pixels in stats[1:][stats[1:, 4] >= min_pixels].tolist():
@@ -164,7 +164,7 @@ def encode_mask_png(mask: Mask) -> bytes:
 def class_colours(output: OutputSpec) -> dict[str, tuple[int, int, int]]:
     """Return the RGB colour that each class but the rest is drawn in."""
     colours = {}
-    for k, (name, _) in enumerate(_drawn(output)):
+    for k, (name, _) in enumerate(drawn_classes(output)):
         red, green, blue = _COLOURS[k % len(_COLOURS)]
         # Seven hues can be told apart; further classes take them again, each round darker.
         shade = 0.7 ** (k // len(_COLOURS))
@@ -189,7 +189,7 @@ def draw_overlay(
     drawn = image.copy()
     colours = class_colours(output)
     width = 2 * max(1, round(min(mask.shape) / 400)) + 1
-    for name, value in _drawn(output):
+    for name, value in drawn_classes(output):
         inside = (mask == value).view(np.uint8)
         if not cv2.hasNonZero(inside):
             continue
@@ -202,7 +202,7 @@ def draw_overlay(
     return drawn
 
 
-def _drawn(output: OutputSpec) -> list[tuple[str, int]]:
+def drawn_classes(output: OutputSpec) -> list[tuple[str, int]]:
     """Return (name, mask value) of every class but the rest."""
     named = zip(output.classes, output.mask_values, strict=True)
     return [(name, value) for name, value in named if name != output.rest]
@@ -220,7 +220,7 @@ def _check(logits: Floats, output: OutputSpec, dimensions: int) -> None:
         raise SurgeryError("the network answered logits that are not finite")
 
 
-def _resize(plane: Floats, size: tuple[int, int]) -> Floats:
+def resize_plane(plane: Floats, size: tuple[int, int]) -> Floats:
     """Resize one (h, w) plane bilinearly to size (width, height)."""
     if plane.shape == (size[1], size[0]):
         return plane
@@ -233,10 +233,10 @@ def _argmax(logits: Floats, size: tuple[int, int]) -> Mask:
     One plane at a time: numpy's argmax over the first axis is several times slower, and
     resizing all planes first needs c images of memory.
     """
-    best = _resize(logits[0], size).copy()
+    best = resize_plane(logits[0], size).copy()
     winner = np.zeros(best.shape, np.uint8 if len(logits) <= 256 else np.uint16)
     for k in range(1, len(logits)):
-        plane = _resize(logits[k], size)
+        plane = resize_plane(logits[k], size)
         larger = cv2.compare(plane, best, cv2.CMP_GT)
         cv2.copyTo(np.full_like(winner, k), larger, winner)
         cv2.max(best, plane, dst=best)

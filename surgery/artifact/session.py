@@ -114,15 +114,30 @@ def answer_image(session: Session, manifest: Manifest, image: Pixels) -> Answer:
     ready = time.perf_counter()
     logits, embedding = (each[0] for each in session.run(prepared[None]))  # (h, w, 3) -> (1, h, w, 3)
     done = time.perf_counter()
-    labels, mask = None, None
-    if manifest.task == "classify":
-        labels = answer_labels(logits, manifest.output)
-    else:
-        mask = answer_mask(logits, (image.shape[1], image.shape[0]), manifest.output)
+    labels, mask = read_logits(logits, (image.shape[1], image.shape[0]), manifest)
     end = time.perf_counter()
     spans = {"prepare": ready - start, "network": done - ready, "answer": end - done}
     milliseconds = {step: round(span * 1e3, 3) for step, span in spans.items()}
     return Answer(labels, mask, logits, embedding, milliseconds)
+
+
+def read_logits(
+    logits: Floats, size: tuple[int, int], manifest: Manifest
+) -> tuple[list[LabelAnswer] | None, Mask | None]:
+    """Return what a network's logits mean for one image: its labels, or its mask.
+
+    Args:
+        logits: Shape (c,) or (c, h, w).
+        size: The image's own (width, height).
+        manifest: The version's manifest.
+
+    Raises:
+        StoreError: If the logits do not fit the manifest.
+        SurgeryError: If one is not finite.
+    """
+    if manifest.task == "classify":
+        return answer_labels(logits, manifest.output), None
+    return None, answer_mask(logits, size, manifest.output)
 
 
 def _open(path: Path, threads: int, providers: list[Any]) -> Any:
