@@ -24,6 +24,7 @@ from surgery.artifact.errors import ConfigError
 from .access import log, start_log
 from .limits import Guard, describe
 from .metrics import Metrics
+from .openapi import describe_interface
 from .predict import Answerer
 from .reply import Refusal
 from .request import read_question
@@ -105,9 +106,13 @@ class Building:
         content, kind = await asyncio.to_thread(self.metrics.exposition)
         return Response(content, media_type=kind)
 
+    async def document(self, request: Request) -> Response:
+        """Answer GET /openapi.json."""
+        return JSONResponse(describe_interface(self.settings, bool(read_tokens(self.settings))))
+
     def routes(self) -> dict[str, Route]:
         """Return what is answered without BentoML, by path."""
-        found = {"/models": self.models, "/metrics": self.count}
+        found = {"/models": self.models, "/metrics": self.count, "/openapi.json": self.document}
         return {path: Route(path, answer, methods=["GET"]) for path, answer in found.items()}
 
 
