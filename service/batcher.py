@@ -35,6 +35,8 @@ class Run:
     """Seconds of the run that it was part of."""
     batch: int
     """Images in that run."""
+    cam: Floats | None = None
+    """Class activation map, shape (c, h', w'), if it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Place:
     served: Served
     image: Pixels
     """Shape (h, w, 3)."""
+    explain: bool
+    """Whether its class activation map is wanted."""
     future: Future[Run] = field(default_factory=Future)
     since: float = field(default_factory=time.perf_counter)
 
@@ -74,9 +78,9 @@ class Batcher:
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, served: Served, image: Pixels) -> Future[Run]:
+    def submit(self, served: Served, image: Pixels, explain: bool = False) -> Future[Run]:
         """Put an image, (h, w, 3) as the network takes it, at the end of the queue."""
-        place = Place(served, image)
+        place = Place(served, image, explain)
         with self._changed:
             self._waiting.append(place)
             self._changed.notify()
@@ -106,7 +110,8 @@ class Batcher:
         taken: list[Place] = []
         left: list[Place] = []
         for place in self._waiting:
-            fits = place.served is first.served and place.image.shape == first.image.shape
+            fits = place.served is first.served and place.explain == first.explain
+            fits = fits and place.image.shape == first.image.shape
             (taken if fits and len(taken) < most else left).append(place)
         self._waiting = deque(left)
         return taken
@@ -117,7 +122,8 @@ def _answer(places: list[Place]) -> None:
     session = places[0].served.session
     try:
         images = np.stack([place.image for place in places]) if len(places) > 1 else places[0].image[None]
-        logits, embedding = session.run(images)
+        run = session.run_explained if places[0].explain else session.run
+        logits, embedding, *more = run(images)
     except Exception as error:  # whatever a run raises, the thread must live and each image get its own
         if len(places) == 1:
             places[0].future.set_exception(error)
@@ -128,9 +134,8 @@ def _answer(places: list[Place]) -> None:
         return
     spent = time.perf_counter() - started
     for k, place in enumerate(places):
-        place.future.set_result(
-            Run(logits[k], embedding[k], started - place.since, spent, len(places))
-        )  # fmt: skip
+        cam = more[0][k] if more else None
+        place.future.set_result(Run(logits[k], embedding[k], started - place.since, spent, len(places), cam))
 
 
 @dataclass(frozen=True)

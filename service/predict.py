@@ -67,6 +67,11 @@ class Answerer:
         served = self.runtime.find_loaded(question.model)
         if served is None:
             served = await _in(self._loading, self.runtime.find, question.model)
+        if question.wish.explain and served.manifest.task == "classify" and not served.session.explains:
+            message = (
+                f"{served.manifest.name}@{served.manifest.version} has no class activation maps in its graph"
+            )
+            raise Refusal(422, "cannot_explain", message, "Ask without explain, or export the model again.")
         found = await asyncio.gather(
             *(self._answer_image(served, upload, question.wish) for upload in question.images),
             return_exceptions=True,
@@ -87,7 +92,8 @@ class Answerer:
     async def _answer_image(self, served: Served, upload: Upload, wish: Wish) -> Answered:
         try:
             image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
-            run = await asyncio.wrap_future(self.batcher.submit(served, prepared))
+            mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
+            run = await asyncio.wrap_future(self.batcher.submit(served, prepared, mapped))
             body, picture, finish_s = await _in(self._cores, _finish, served, image, run, wish)
         except SurgeryError as error:
             raise Refusal.of(error) from error

@@ -94,12 +94,18 @@ def describe_answer(
         Refusal: 406 if a picture is wanted and the answer is none; 422 if an output is asked of a
             model that does not have it.
     """
+    explanation = _explain(manifest, image, run, labels, mask) if wish.explain else None
+    if wish.png and explanation:
+        return {}, explanation[1]
+    more = {}
+    if explanation:
+        more = {"explanation": {"label": explanation[0], "image": _to_text(explanation[1])}}
     if mask is None:
         assert labels is not None
         if wish.png:
             message = f"{manifest.name} answers with labels, which are no image"
             raise Refusal(406, "not_acceptable", message, "Ask for it without 'Accept: image/png'.")
-        return {"labels": _choose(labels, wish)}, None
+        return {"labels": _choose(labels, wish), **more}, None
     forms = _draw(manifest, image, run, mask, wish)
     if wish.png:
         return {}, _only_picture(forms)
@@ -111,8 +117,29 @@ def describe_answer(
         "pixels": answers.mask_pixels(mask, output),
         "boxes": answers.mask_boxes(mask, output),
         **{name: _to_text(form) for name, form in forms.items()},
+        **more,
     }
     return body, None
+
+
+def _explain(
+    manifest: Manifest, image: Pixels, run: Run, labels: list[LabelAnswer] | None, mask: Mask | None
+) -> tuple[str, Picture]:
+    """Return a class and where the evidence for it lies.
+
+    The most probable label and its class activation map; or the class of the most pixels, the rest left out,
+    and its probability.
+    """
+    output, size = manifest.output, (image.shape[1], image.shape[0])
+    if mask is None:
+        assert labels is not None
+        assert run.cam is not None
+        label = labels[0]["label"]
+        heat = answers.label_heat(run.cam, output.classes.index(label), size, manifest.input)
+        return label, encode_png(heat)
+    shares = answers.mask_pixels(mask, output)
+    label = max((name for name, _ in answers.drawn_classes(output)), key=lambda name: shares[name])
+    return label, encode_png(answers.mask_heat(run.logits, output.classes.index(label), size, output))
 
 
 def _choose(labels: list[LabelAnswer], wish: Wish) -> list[LabelAnswer]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from surgery.artifact.answer import Floats, Mask, drawn_classes, resize_plane, sigmoid, softmax
+from surgery.artifact.answer import Floats, Mask, drawn_classes, mask_heat
 from surgery.artifact.manifest import OutputSpec
 
 Point = list[int]
@@ -100,12 +100,5 @@ def class_probabilities(
     Returns:
         For each class, shape (height, width).
     """
-    planes = np.stack([resize_plane(np.ascontiguousarray(plane, np.float32), size) for plane in logits])
-    if output.activation == "sigmoid":
-        one = sigmoid(planes[0])
-        shares = np.stack([1 - one, one])
-    else:
-        shares = softmax(planes, axis=0)
-    bytes_ = np.rint(shares * 255).astype(np.uint8)
     named = {name: k for k, name in enumerate(output.classes)}
-    return {name: bytes_[named[name]] for name, _ in drawn_classes(output)}
+    return {name: mask_heat(logits, named[name], size, output) for name, _ in drawn_classes(output)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 from test_service_faults import refused
-from tiny_models import RED, plain, png
+from tiny_models import RED, add_classifier, plain, png
+
+from surgery.artifact.store import Store
 
 
 def ask(client: TestClient, **options: Any) -> Any:
@@ -121,3 +124,37 @@ def test_an_option_that_cannot_be_is_refused(client: TestClient, option: str, va
 def test_an_option_stated_twice_is_refused(client: TestClient) -> None:
     answer = client.post("/predict?top_k=1", files={"image": RED}, data={"model": "colours", "top_k": "2"})
     refused(answer, 400, "bad_request")
+
+
+def test_labels_are_explained_by_where_they_come_from(client: TestClient) -> None:
+    body = ask(client, image=half_red(), model="colours", explain="true").json()
+    assert body["explanation"]["label"] == "red"
+    heat = picture(body["explanation"]["image"])
+    assert heat.shape == (40, 60)
+    assert heat[:, 20:].max() == 0
+    assert heat[20, 5:12].min() > 200
+    plain_answer = ask(client, image=half_red(), model="colours").json()
+    assert body["labels"] == plain_answer["labels"]
+    assert "explanation" not in plain_answer
+
+
+def test_masks_are_explained_by_their_probability(client: TestClient) -> None:
+    body = ask(client, image=half_red(), model="cars", explain="true", outputs="probabilities").json()
+    assert body["explanation"] == {"label": "car", "image": body["probabilities"]["car"]}
+
+
+@pytest.mark.parametrize("model", ["colours", "cars"])
+def test_an_explanation_alone_as_png(client: TestClient, model: str) -> None:
+    answer = client.post(
+        f"/predict?model={model}&explain=1", content=half_red(),
+        headers={"Content-Type": "image/png", "Accept": "image/png"},
+    )  # fmt: skip
+    image = Image.open(io.BytesIO(answer.content))
+    assert (image.size, image.mode) == ((60, 40), "L")
+    assert np.asarray(image)[:, 20:].max() == 0
+    assert np.asarray(image)[20, 7] > 200
+
+
+def test_an_early_version_says_that_it_cannot_explain(store: Store, serve: Callable[..., TestClient]) -> None:
+    add_classifier(store, explains=False)
+    refused(ask(serve(), explain="true"), 422, "cannot_explain")
