@@ -16,7 +16,7 @@ from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLConfigException
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from surgery.artifact.errors import ConfigError
@@ -30,6 +30,7 @@ from .reply import Refusal
 from .request import read_question
 from .runtime import Runtime
 from .settings import Settings, read_settings, read_tokens
+from .web import page
 
 usage_stats.do_not_track.cache_clear()  # `bentoml serve` asked before this module could say no
 
@@ -106,13 +107,21 @@ class Building:
         content, kind = await asyncio.to_thread(self.metrics.exposition)
         return Response(content, media_type=kind)
 
+    async def page(self, request: Request) -> Response:
+        """Answer GET /."""
+        content, policy = page()
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        return HTMLResponse(content, headers=headers)
+
     async def document(self, request: Request) -> Response:
         """Answer GET /openapi.json."""
         return JSONResponse(describe_interface(self.settings, bool(read_tokens(self.settings))))
 
     def routes(self) -> dict[str, Route]:
         """Return what is answered without BentoML, by path."""
-        found = {"/models": self.models, "/metrics": self.count, "/openapi.json": self.document}
+        found = {
+            "/": self.page, "/models": self.models, "/metrics": self.count, "/openapi.json": self.document
+        }  # fmt: skip
         return {path: Route(path, answer, methods=["GET"]) for path, answer in found.items()}
 
 

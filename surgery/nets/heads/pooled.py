@@ -78,7 +78,7 @@ class Pooled(nn.Module):
         size = (features[-1].shape[2], features[-1].shape[3])
         pairs = [pair for k, x in enumerate(features) for pair in self._spread(x, k)]
         widths = [spread.shape[1] for spread, _ in pairs]
-        weights = self.linear.weight.split(widths, dim=1)  # (outputs, d) each
+        weights = torch.split(self.linear.weight, widths, dim=1)  # (outputs, d) each
         maps = []
         for (spread, pooled), weight in zip(pairs, weights, strict=True):
             length = pooled.norm(dim=1).clamp(min=1e-12) / pooled.shape[1] ** 0.5  # (n,), as in forward
