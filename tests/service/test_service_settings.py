@@ -84,3 +84,12 @@ def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("SURGERY_TOKENS_FILE", str(tmp_path / "none.txt"))
     with pytest.raises(ConfigError, match="TOKENS_FILE"):
         read_settings()
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text("utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, field in Settings.model_fields.items():
+        assert name in rows
+        if isinstance(field.default, int | float):
+            assert f"| `{field.default:g}` |" in rows[name] or f"| `{field.default}` |" in rows[name]
