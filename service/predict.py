@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 from starlette.responses import JSONResponse, Response
 
 from surgery.artifact.errors import SurgeryError
-from surgery.artifact.image import Pixels, decode_image, prepare_image
+from surgery.artifact.image import Pixels, decode_image, decode_size, prepare_image
 from surgery.artifact.session import read_logits
 
 from .batcher import Batcher, Run
+from .budget import PixelBudget
 from .metrics import Metrics
 from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
@@ -47,6 +48,7 @@ class Answerer:
         self.runtime = runtime
         self.metrics = metrics
         self.batcher = Batcher()
+        self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(os.cpu_count() or 1, "cores")
         self._loading = ThreadPoolExecutor(1, "loading")
 
@@ -91,10 +93,14 @@ class Answerer:
 
     async def _answer_image(self, served: Served, upload: Upload, wish: Wish) -> Answered:
         try:
-            image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
-            mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
-            run = await asyncio.wrap_future(self.batcher.submit(served, prepared, mapped))
-            body, picture, finish_s = await _in(self._cores, _finish, served, image, run, wish)
+            # Not on the event loop: a header can be made to take long.
+            size = await _in(self._cores, decode_size, upload.data, "image", self.runtime.settings.max_pixels)
+            width, height = size
+            async with self._pixels.hold(width * height):
+                image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
+                mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
+                run = await asyncio.wrap_future(self.batcher.submit(served, prepared, mapped))
+                body, picture, finish_s = await _in(self._cores, _finish, served, image, run, wish)
         except SurgeryError as error:
             raise Refusal.of(error) from error
         seconds = {
@@ -104,7 +110,7 @@ class Answerer:
             "inference": run.inference_s,
             "postprocess": finish_s,
         }
-        self.metrics.answered(served, image.shape[0] * image.shape[1], run.batch, seconds)
+        self.metrics.answered(served, width * height, run.batch, seconds)
         return Answered(body, picture, {step: round(value * 1e3, 3) for step, value in seconds.items()})
 
     def _read(self, served: Served, upload: Upload) -> tuple[Pixels, Pixels, float, float]:

@@ -23,7 +23,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "tokens").write_text("three\nfour\n")
     values = {
         "models": Path("/srv/models"), "host": "::1", "device": "cpu", "threads": 3, "tokens": ("one", "two"),
-        "tokens_file": tmp_path / "tokens", "max_body_mib": 1.5, "max_pixels": 10, "max_images": 2,
+        "tokens_file": tmp_path / "tokens", "max_body_mib": 1.5, "max_pixels": 10, "max_pixels_held": 20, "max_images": 2,
         "max_concurrency": 2, "max_waiting": 0, "body_timeout_s": 2.5, "timeout_s": 0.5, "max_batch": 4,
         "max_extra_mib": 7.0, "poll_s": 0.0, "log_format": "json",
     }  # fmt: skip
