@@ -212,6 +212,7 @@ def _schemas() -> dict[str, Any]:
         "labels": {"type": "array", "items": label},
         "size": {**numbers, "minItems": 2, "maxItems": 2, "description": "Width and height."},
         "values": {"type": "object", "additionalProperties": _COUNT},
+        "rest": {"type": ["string", "null"], "description": "The class that stands for everything else."},
         "pixels": {"type": "object", "additionalProperties": _SHARE},
         "boxes": {"type": "array", "items": box},
         "mask": _PNG,
@@ -248,7 +249,14 @@ def _models() -> dict[str, Any]:
             "aliases": texts,
             "state": {"enum": ["serving", "loaded", "stored", "failed"]},
         },
-        {"classes": texts, "reason": text, "input": {"type": "object"}, "device": text},
+        {
+            "classes": texts,
+            "reason": text,
+            "input": {"type": "object"},
+            "device": text,
+            "explains": {"type": "boolean"},
+            "batch": _COUNT,
+        },
     )
     return _object(
         {

@@ -69,7 +69,7 @@ class Answerer:
         served = self.runtime.find_loaded(question.model)
         if served is None:
             served = await _in(self._loading, self.runtime.find, question.model)
-        if question.wish.explain and served.manifest.task == "classify" and not served.session.explains:
+        if question.wish.explain and not served.explains:
             message = (
                 f"{served.manifest.name}@{served.manifest.version} has no class activation maps in its graph"
             )

@@ -38,6 +38,11 @@ class Served:
     def key(self) -> tuple[str, int]:
         return self.manifest.name, self.manifest.version
 
+    @property
+    def explains(self) -> bool:
+        """Whether it can say what an answer rests on."""
+        return self.manifest.task == "segment" or self.session.explains
+
 
 def load_version(stored: StoredVersion, device: str, threads: int, max_batch: int = 1) -> Served:
     """Open the graph that the manifest names for the device, run it, and learn how many images at once.
