@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import shlex
-import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 from stand_in import LIMITS, MODELS, STREET, TIMES, running
 from tiny_models import RED, plain, png
 
@@ -34,44 +31,6 @@ def address() -> Iterator[str]:
     """The address of a service with a classifier `colours` and a segmenter `street`."""
     with running() as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    rootless = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=rootless)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Opener]:
-    """Return a function that opens the page; afterwards: no foreign host was asked, and no error logged."""
-    contexts, errors, asked = [], [], []
-
-    def open_page(before: Callable[[Page], object] = lambda page: None, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(20_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        before(page)
-        page.goto(address)
-        expect(page.locator("main")).to_be_visible()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    # Browsers log each answer of 4xx and each lost connection by themselves.
-    assert [text for text in errors if not text.startswith("Failed to load resource")] == []
-    own = urlsplit(address).netloc
-    assert {
-        url for url in asked if not url.startswith(("data:", "blob:")) and urlsplit(url).netloc != own
-    } == set()
 
 
 def file(name: str, data: bytes, kind: str = "image/png") -> Any:
