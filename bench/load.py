@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,7 @@ async def drive(
     seconds: float,
     least: int = 0,
     pause_s: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Load:
     """Let clients ask for some seconds; return what they saw.
 
@@ -191,13 +192,15 @@ async def drive(
         seconds: How long; five times as long while there are fewer answers than `least`.
         least: Answers wanted.
         pause_s: How long each waits between an answer and its next request.
+        stop: Ends it earlier once it says so.
     """
     load, begun = Load(clients), time.perf_counter()
     turns = itertools.count()
 
     def over() -> bool:
         passed = time.perf_counter() - begun
-        return passed >= seconds and (len(load.samples) >= least or passed >= 5 * seconds)
+        enough = len(load.samples) >= least or passed >= 5 * seconds
+        return stop() or (passed >= seconds and enough)
 
     async def ask_on() -> None:
         connection = Connection(port)

@@ -41,18 +41,20 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def processes(self) -> list[psutil.Process]:
-        """Return it and its children, the largest first: that one is the worker."""
+        """Return what it runs in."""
         own = psutil.Process(self.process.pid)
-        return sorted([own, *own.children(recursive=True)], key=lambda p: p.memory_info().rss, reverse=True)
+        return [own, *own.children(recursive=True)]
+
+    def worker(self) -> psutil.Process:
+        """Return the largest of its children, or itself: that one holds the model."""
+        own, *children = self.processes()
+        return max(children or [own], key=lambda process: process.memory_info().rss)
 
     def memory(self) -> dict[str, float]:
         """Return MiB of the worker, resident and with shared pages divided, and of all processes."""
-        sizes = [process.memory_full_info() for process in self.processes()]
-        return {
-            "worker RSS": sizes[0].rss / MIB,
-            "worker PSS": sizes[0].pss / MIB,
-            "all PSS": sum(size.pss for size in sizes) / MIB,
-        }
+        worker = self.worker().memory_full_info()
+        total = sum(process.memory_full_info().pss for process in self.processes())
+        return {"worker RSS": worker.rss / MIB, "worker PSS": worker.pss / MIB, "all PSS": total / MIB}
 
 
 @contextmanager
