@@ -4,7 +4,7 @@
                          [--changes 50]
 
 damage   thousands of damaged images: no 5xx, no crash, memory flat
-crowd    500 clients against the bound of 64: only 200, 429 and 503, and the probes answer
+crowd    500 clients against the default bound of 64: only 200, 429 and 503, and the probes answer
 promote  promotions and rollbacks under load: every answer is 200 and labelled with the version that made it
 slow     clients that send headers or a body at a byte a second, while others work
 kill     the worker is killed: how long until there is another
@@ -47,7 +47,7 @@ sys.path.insert(0, str(ROOT / "tests" / "service"))
 from damage import damaged
 from tiny_models import RED, SCALE, add_classifier, add_segmenter
 
-CROWD, BOUND = 500, 64
+CROWD = 500
 MAX_GROWTH = 0.1
 """Share by which memory may grow behind the first fifth of the damaged images."""
 RECOVERY_S = 60.0
@@ -172,7 +172,7 @@ def damage(part: Part, options: argparse.Namespace) -> None:
 def crowd(part: Part, options: argparse.Namespace) -> None:
     """Ask with many more clients than the bound; ask for /livez from another process."""
     live = raw_request("/livez", b"", method="GET")
-    with service(max_concurrency=BOUND) as (server, _), ThreadPoolExecutor() as beside:
+    with service() as (server, _), ThreadPoolExecutor() as beside:
         probing = beside.submit(
             lambda: list(run_load(server.port, [live], [1], seconds=options.seconds, pause=0.05))
         )
@@ -211,7 +211,7 @@ def promote(part: Part, options: argparse.Namespace) -> None:
 
 def slow(part: Part, options: argparse.Namespace) -> None:
     """Hold connections open with a byte a second while others work."""
-    with service(timeout_s=TIMEOUT_S) as (server, _):
+    with service(timeout_s=TIMEOUT_S, body_timeout_s=TIMEOUT_S) as (server, _):
         (alone,) = run_load(server.port, [GOOD], [4], seconds=5)
         with load_beside(server, [GOOD], 4) as load:
             ends = asyncio.run(send_slowly(server.port, 3 * TIMEOUT_S))
