@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,21 @@ from bentoml._internal.utils.analytics import usage_stats
 from bentoml.exceptions import BentoMLConfigException
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from surgery.artifact.errors import ConfigError
 
+from .access import log, start_log
 from .limits import Guard, describe
-from .predict import answer
+from .metrics import Metrics
+from .openapi import describe_interface
+from .predict import Answerer
 from .reply import Refusal
 from .request import read_question
 from .runtime import Runtime
-from .settings import Settings
+from .settings import Settings, read_settings, read_tokens
+from .web import page
 
 usage_stats.do_not_track.cache_clear()  # `bentoml serve` asked before this module could say no
 
@@ -44,61 +48,132 @@ class PredictInput(bentoml.IODescriptor):  # type: ignore[misc]
         return unread
 
 
+class Building:
+    """Everything of one service that lives as long as its process.
+
+    Args:
+        settings: What the operator has set.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.runtime = Runtime(settings)
+        self.guard: Guard | None = None
+        self.metrics = Metrics(
+            lambda: self.answerer.batcher.waiting, lambda: self.guard.at_work if self.guard else 0
+        )
+        self.answerer = Answerer(self.runtime, self.metrics)
+        self.desks = asyncio.Semaphore(settings.max_concurrency)
+        """Places of the requests whose images are decoded and answered; a body on its way takes none."""
+
+    def start(self) -> None:
+        start_log(self.settings.log_format)
+        if not read_tokens(self.settings):
+            log.info("SURGERY_TOKENS names no token: whoever reaches this address may ask")
+        self.runtime.start()
+        self.answerer.start()
+        # Loaded models live as long as the process: no collection has to walk through them again.
+        gc.collect()
+        gc.freeze()
+
+    def stop(self) -> None:
+        self.runtime.stop()
+        self.answerer.stop()
+
+    async def predict(self, request: Request) -> Response:
+        """Answer POST /predict."""
+        try:
+            question = await read_question(request, self.settings.max_images)
+            async with self.desks:
+                return await self.answerer.answer(question)
+        except Refusal as refusal:
+            return refusal.response()
+
+    async def models(self, request: Request) -> Response:
+        """Answer GET /models."""
+        rows = await asyncio.to_thread(self.runtime.list_models)
+        body = {
+            "ready": self.runtime.ready,
+            "models": rows,
+            "problems": self.runtime.problems(),
+            "limits": describe(self.settings),
+        }
+        if not self.runtime.ready:
+            body["hint"] = self.runtime.nothing_to_serve().hint
+        return JSONResponse(body)
+
+    async def count(self, request: Request) -> Response:
+        """Answer GET /metrics."""
+        content, kind = await asyncio.to_thread(self.metrics.exposition)
+        return Response(content, media_type=kind)
+
+    async def page(self, request: Request) -> Response:
+        """Answer GET /."""
+        content, policy = page()
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        return HTMLResponse(content, headers=headers)
+
+    async def document(self, request: Request) -> Response:
+        """Answer GET /openapi.json."""
+        return JSONResponse(describe_interface(self.settings, bool(read_tokens(self.settings))))
+
+    def routes(self) -> dict[str, Route]:
+        """Return what is answered without BentoML, by path."""
+        found = {
+            "/": self.page, "/models": self.models, "/metrics": self.count, "/openapi.json": self.document
+        }  # fmt: skip
+        return {path: Route(path, answer, methods=["GET"]) for path, answer in found.items()}
+
+
 def build_service(settings: Settings) -> Any:
     """Return the BentoML service for these settings."""
-    runtime = Runtime(settings)
-    # Decoding on every core while one more thread waits for its turn at inference.
-    pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1, "answer")
+    building = Building(settings)
+    host = settings.host or ("0.0.0.0" if read_tokens(settings) else "127.0.0.1")
 
-    # BentoML's own timeout is the last resort behind Guard's, which answers in the one shape.
-    @bentoml.service(name="surgery", traffic={"timeout": settings.timeout_s + 30})
+    # BentoML's own timeout and bounds are the last resort behind Guard's, which answers in the one shape;
+    # its metrics take every path that anybody invents as a label, and its log line knows no request.
+    @bentoml.service(
+        name="surgery",
+        traffic={"timeout": settings.timeout_s + 30},
+        http={"host": host},
+        metrics={"enabled": False},
+        logging={"access": {"enabled": False}},
+    )
     class Surgery:
         """Fine-tuned vision models over HTTP: POST /predict, GET /models."""
 
         @bentoml.on_startup  # type: ignore[untyped-decorator]
         def start(self) -> None:
-            runtime.start()
+            building.start()
 
         @bentoml.on_shutdown  # type: ignore[untyped-decorator]
         def stop(self) -> None:
-            runtime.stop()
+            building.stop()
 
         async def __is_ready__(self) -> bool:
-            return runtime.ready
+            return building.runtime.ready
 
         @bentoml.api(input_spec=PredictInput, route="/predict")  # type: ignore[untyped-decorator]
         async def predict(self, image: Any, model: str | None = None) -> Any:
             """Answer one image: labels, or a mask."""
-            try:
-                question = await read_question(image)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(pool, answer, runtime, question)
-            except Refusal as refusal:
-                return refusal.response()
-
-    async def models(request: Request) -> Response:
-        loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(pool, runtime.list_models)
-        body = {
-            "ready": runtime.ready,
-            "models": rows,
-            "problems": runtime.problems(),
-            "limits": describe(settings),
-        }
-        if not runtime.ready:
-            body["hint"] = runtime.nothing_to_serve().hint
-        return JSONResponse(body)
+            return await building.predict(image)
 
     service: Any = Surgery
-    service.mount_asgi_app(Starlette(routes=[Route("/models", models, methods=["GET"])]))
-    service.add_asgi_middleware(Guard, settings=settings)
+    routes = building.routes()
+    own = Starlette(routes=list(routes.values()))
+
+    def guard(app: Any) -> Guard:
+        building.guard = Guard(app, settings, building.metrics, own, frozenset(routes))
+        return building.guard
+
+    service.add_asgi_middleware(guard)
     return service
 
 
 def service_settings() -> Settings:
     """Return the settings of the environment; a mistake ends the start without a traceback."""
     try:
-        return Settings.from_environment()
+        return read_settings()
     except ConfigError as error:
         raise BentoMLConfigException(str(error)) from error
 

@@ -1,48 +1,153 @@
-"""One question answered: find the model, decode, infer, reply."""
+"""A question answered: find the model, decode, infer, reply."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
-from typing import cast
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
 from surgery.artifact.errors import SurgeryError
-from surgery.artifact.image import decode_image
-from surgery.artifact.session import Session, answer_image
+from surgery.artifact.image import Pixels, decode_image, prepare_image
+from surgery.artifact.session import read_logits
 
-from .reply import Refusal, answer_json, answer_png
-from .request import Question
+from .batcher import Batcher, Run
+from .metrics import Metrics
+from .reply import Picture, Refusal, describe_answer, describe_model
+from .request import Question, Upload, Wish
 from .runtime import Runtime
-from .served import Metered
+from .served import Served
+
+T = TypeVar("T")
 
 
-def answer(runtime: Runtime, question: Question) -> Response:
-    """Return the answer to one question. Blocks: it decodes and infers.
+@dataclass(frozen=True)
+class Answered:
+    """The answer to one image, and the milliseconds of each step."""
 
-    Raises:
-        Refusal: If there is no model for it, or no image in it.
+    body: dict[str, Any]
+    picture: Picture | None
+    milliseconds: dict[str, float]
+
+
+class Answerer:
+    """Answers questions: images are decoded on all cores, networks run one batch at a time.
+
+    Args:
+        runtime: Where versions are found.
+        metrics: What is counted.
     """
-    served = runtime.find(question.model)
-    manifest, meter = served.manifest, Metered(served)
-    start = time.perf_counter()
-    try:
-        image = decode_image(question.image, "image", runtime.settings.max_pixels)
+
+    def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
+        self.runtime = runtime
+        self.metrics = metrics
+        self.batcher = Batcher()
+        self._cores = ThreadPoolExecutor(os.cpu_count() or 1, "cores")
+        self._loading = ThreadPoolExecutor(1, "loading")
+
+    def start(self) -> None:
+        self.batcher.start()
+
+    def stop(self) -> None:
+        self.batcher.stop()
+        self._cores.shutdown()
+        self._loading.shutdown(cancel_futures=True)
+
+    async def answer(self, question: Question) -> Response:
+        """Return the answer to a question.
+
+        Raises:
+            Refusal: If there is no model for it, or its only image is none.
+        """
+        served = self.runtime.find_loaded(question.model)
+        if served is None:
+            served = await _in(self._loading, self.runtime.find, question.model)
+        if question.wish.explain and served.manifest.task == "classify" and not served.session.explains:
+            message = (
+                f"{served.manifest.name}@{served.manifest.version} has no class activation maps in its graph"
+            )
+            raise Refusal(422, "cannot_explain", message, "Ask without explain, or export the model again.")
+        found = await asyncio.gather(
+            *(self._answer_image(served, upload, question.wish) for upload in question.images),
+            return_exceptions=True,
+        )
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, Refusal):
+                raise each
+        if len(found) > 1:
+            return _reply_to_several(served, question.images, found)
+        (only,) = found
+        if isinstance(only, BaseException):
+            raise only
+        if only.picture is not None:
+            return Response(only.picture, media_type="image/png", headers=_headers(served, only.milliseconds))
+        body = {**describe_model(served), **only.body, "milliseconds": only.milliseconds}
+        return JSONResponse(body, headers=_headers(served, only.milliseconds))
+
+    async def _answer_image(self, served: Served, upload: Upload, wish: Wish) -> Answered:
+        try:
+            image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
+            mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
+            run = await asyncio.wrap_future(self.batcher.submit(served, prepared, mapped))
+            body, picture, finish_s = await _in(self._cores, _finish, served, image, run, wish)
+        except SurgeryError as error:
+            raise Refusal.of(error) from error
+        seconds = {
+            "decode": decode_s,
+            "preprocess": prepare_s,
+            "queue": run.queue_s,
+            "inference": run.inference_s,
+            "postprocess": finish_s,
+        }
+        self.metrics.answered(served, image.shape[0] * image.shape[1], run.batch, seconds)
+        return Answered(body, picture, {step: round(value * 1e3, 3) for step, value in seconds.items()})
+
+    def _read(self, served: Served, upload: Upload) -> tuple[Pixels, Pixels, float, float]:
+        start = time.perf_counter()
+        image = decode_image(upload.data, "image", self.runtime.settings.max_pixels)
         decoded = time.perf_counter()
-        result = answer_image(cast(Session, meter), manifest, image)
-    except SurgeryError as error:
-        raise Refusal.of(error) from error
-    answered = time.perf_counter()
-    if question.png:
-        return answer_png(manifest, served.sha256, result)
-    body = answer_json(manifest, served.sha256, result)
-    steps, network = result.milliseconds, meter.inference_s * 1e3
-    times = {
-        "decode": (decoded - start) * 1e3,
-        "preprocess": steps["prepare"],
-        "queue": max(0.0, steps["network"] - network),
-        "inference": network,
-        "postprocess": steps["answer"] + (time.perf_counter() - answered) * 1e3,
-    }
-    body["milliseconds"] = {step: round(value, 3) for step, value in times.items()}
-    return JSONResponse(body)
+        prepared = prepare_image(image, served.manifest.input)
+        return image, prepared, decoded - start, time.perf_counter() - decoded
+
+
+async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+
+def _finish(
+    served: Served, image: Pixels, run: Run, wish: Wish
+) -> tuple[dict[str, Any], Picture | None, float]:
+    start = time.perf_counter()
+    labels, mask = read_logits(run.logits, (image.shape[1], image.shape[0]), served.manifest)
+    body, picture = describe_answer(served.manifest, image, run, labels, mask, wish)
+    return body, picture, time.perf_counter() - start
+
+
+def _reply_to_several(
+    served: Served, uploads: tuple[Upload, ...], found: list[Answered | BaseException]
+) -> Response:
+    """Answer several images: an answer or an error for each, in their order."""
+    results: list[dict[str, Any]] = []
+    total: dict[str, float] = {}
+    for upload, each in zip(uploads, found, strict=True):
+        if isinstance(each, Refusal):
+            results.append({"file": upload.name, "error": each.body()})
+        elif isinstance(each, Answered):
+            results.append({"file": upload.name, **each.body, "milliseconds": each.milliseconds})
+            for step, value in each.milliseconds.items():
+                total[step] = round(total.get(step, 0.0) + value, 3)
+    body = {**describe_model(served), "results": results, "milliseconds": total}
+    return JSONResponse(body, headers=_headers(served, total))
+
+
+def _headers(served: Served, milliseconds: Mapping[str, float]) -> dict[str, str]:
+    """Return who answered, and the times (W3C Server Timing), whatever form the answer has."""
+    facts = describe_model(served)
+    who = {f"X-Surgery-{key.capitalize()}": str(facts[key]) for key in ("model", "version", "sha256")}
+    times = ", ".join(f"{step};dur={value:g}" for step, value in milliseconds.items())
+    return {**who, "Server-Timing": times}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections import OrderedDict
@@ -15,11 +14,10 @@ from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.store import PRODUCTION, Ref, Store, StoredVersion, check_name, parse_ref
 
+from .access import log
 from .reply import Refusal
 from .served import Served, load_version
 from .settings import Settings
-
-log = logging.getLogger("bentoml.surgery")
 
 MAKE_ONE = (
     "Make one with `surgery finetune DATA --name NAME`, or point SURGERY_MODELS at a store that"
@@ -163,8 +161,18 @@ class Runtime:
             self._said[subject] = message
             log.warning("%s", message)
 
+    def find_loaded(self, text: str | None) -> Served | None:
+        """Return the version that a request means if it is in production; None where `find` must look.
+
+        Raises:
+            Refusal: As `find` does, if no model is named and there is not one only.
+        """
+        table = self.table
+        name = self._only_name(table) if text is None else text
+        return table.production.get(name)
+
     def find(self, text: str | None) -> Served:
-        """Return the version that a request means, loading it if need be. May block.
+        """Return the version that a request means, loading it if need be. Blocks.
 
         Raises:
             Refusal: 400 if no name can be read from `text`, or none is given and several exist;
@@ -244,7 +252,9 @@ class Runtime:
         if key in self._failed and self._failed[key][0] == stamp:
             raise StoreError(self._failed[key][1])
         try:
-            served = load_version(stored, self.settings.device, self.settings.threads)
+            served = load_version(
+                stored, self.settings.device, self.settings.threads, self.settings.max_batch
+            )
         except Exception as error:  # whatever one model raises, it must not take others along
             self._failed[key] = (stamp, _reason(error))
             raise StoreError(_reason(error), getattr(error, "hint", "")) from error
@@ -252,14 +262,16 @@ class Runtime:
         return served
 
     def _keep(self, served: Served) -> None:
-        """Keep a version loaded that is not, or no longer, in production; the oldest go."""
+        """Keep a version loaded that is not, or no longer, in production; the least recently used go."""
         if self.table.production.get(served.manifest.name) is served:
             return
         with self._loading:
             self._extra[served.key] = served
             self._extra.move_to_end(served.key)
-            while len(self._extra) > self.settings.max_extra_models:
-                self._extra.popitem(last=False)
+            kept = [key for key in self._extra if key != served.key]
+            room = self.settings.max_extra_mib - sum(each.mib for each in self._extra.values())
+            while kept and room < 0:  # the one that is asked for stays, however large
+                room += self._extra.pop(kept.pop(0)).mib
 
     def list_models(self) -> list[dict[str, Any]]:
         """Return one row for each version of the store, and for each alias without one. Blocks."""

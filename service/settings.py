@@ -1,93 +1,150 @@
-"""Every setting of the service, each read from one environment variable."""
+"""Every setting of the service: from the environment, from a file, or its default."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
 
 from surgery.artifact.errors import ConfigError
 
 BESIDE_THE_CODE = Path(__file__).resolve().parents[1] / "models"
+PREFIX = "SURGERY_"
+CONFIG = "SURGERY_CONFIG"
+"""Variable with the path of a YAML file of settings, by their names below."""
+HINT = "docs/serving.md lists every setting."
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What an operator may set. `SURGERY_` and the name in capitals is the variable."""
+class Settings(BaseSettings):
+    """What an operator may set. `SURGERY_` and the name in capitals is the variable; it goes before the file.
+
+    Raises:
+        ValidationError: If a value is out of its range; `read_settings` says it kindly.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     models: Path = BESIDE_THE_CODE
     """Root of the model store. By default models/ beside the code, in a checkout and in a bento."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    threads: int = 0
+    host: str = ""
+    """Address to listen on; by default 127.0.0.1 without tokens, else 0.0.0.0. `--host` goes before."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; `auto` takes CUDA where it can be opened."""
+    threads: int = Field(default=0, ge=0)
     """Threads inside one inference; 0 leaves it to onnxruntime."""
-    max_body_mib: float = 32.0
+    tokens: Annotated[tuple[str, ...], NoDecode] = ()
+    """Bearer tokens, separated by commas, one of which a request must carry; none: nobody is asked."""
+    tokens_file: Path | None = None
+    """File with one more token a line."""
+    max_body_mib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 32.0
     """Largest request body in MiB; past it 413."""
-    max_pixels: int = 50_000_000
-    """Largest image in pixels, read from its header before anything is decoded; past it 400."""
-    timeout_s: float = 30.0
-    """Seconds from a request's headers to its answer; past it 504, or 408 if its body is late."""
-    max_concurrency: int = 64
-    """Requests at work or waiting at once, probes and metrics apart; past it 429."""
-    max_extra_models: int = 4
-    """Versions kept loaded beside the production ones; the least recently used go."""
-    poll_s: float = 1.0
+    max_pixels: int = Field(default=50_000_000, ge=1)
+    """Largest image in pixels, read from its header before anything is decoded; past it 422."""
+    max_images: int = Field(default=16, ge=1)
+    """Images in one request; past it 422."""
+    max_concurrency: int = Field(default=8, ge=1)
+    """Requests whose images are decoded and answered at once."""
+    max_waiting: int = Field(default=56, ge=0)
+    """Further requests that send their body or wait for their turn; past both 429."""
+    body_timeout_s: Seconds = 10.0
+    """Seconds from a request's headers to the end of its body; past it 408."""
+    timeout_s: Seconds = 30.0
+    """Seconds from a request's headers to its answer; past it 504."""
+    max_batch: int = Field(default=32, ge=1)
+    """Images in one run of a network; fewer where measuring at the start says that more are not faster."""
+    max_extra_mib: float = Field(default=1024.0, ge=0)
+    """Graph files of versions kept loaded beside the production ones; the least recently used go."""
+    poll_s: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Seconds between two looks at the store for promotions; 0 looks once, at the start."""
-
-    def __post_init__(self) -> None:
-        if problems := _problems(self):
-            raise ConfigError("\n".join(problems), "docs/serving.md lists every variable.")
+    log_format: Literal["text", "json"] = "text"
+    """Form of the lines about requests."""
 
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mib * 2**20)
 
+    @field_validator("tokens", mode="before")
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Return the settings that the environment asks for.
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
-        Raises:
-            ConfigError: With every variable that holds something else than it should.
-        """
-        values: dict[str, Any] = {}
-        problems: list[str] = []
-        for field in fields(cls):
-            variable = f"SURGERY_{field.name.upper()}"
-            text = environment.get(variable, "").strip()
-            if not text:
-                continue
-            read = {"int": int, "float": float, "Path": Path, "str": str}[str(field.type)]
-            try:
-                values[field.name] = read(text)
-            except ValueError:
-                problems.append(f"{variable}={text!r} is not a number ({field.type})")
-        try:
-            settings = cls(**values)
-        except ConfigError as error:
-            problems.append(error.message)
-        if problems:
-            raise ConfigError("\n".join(problems), "docs/serving.md lists every variable.")
+    @field_validator("tokens")
+    @classmethod
+    def _none_empty(cls, tokens: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(
+            token and token.isascii() and token.isprintable() and " " not in token for token in tokens
+        ):
+            raise ValueError("each token must be printable ASCII without spaces, and none empty")
+        return tokens
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        """Read arguments, then the environment, then the file that SURGERY_CONFIG names."""
+        path = os.environ.get(CONFIG)
+        file = (YamlConfigSettingsSource(settings_cls, yaml_file=path),) if path else ()
+        return init_settings, env_settings, *file
+
+
+def read_settings() -> Settings:
+    """Return the settings that environment and file ask for.
+
+    Raises:
+        ConfigError: With every setting that holds something else than it should.
+    """
+    path = os.environ.get(CONFIG)
+    try:
+        if path and not Path(path).is_file():
+            raise ConfigError(f"{CONFIG}={path!r} is not a file", HINT)
+        settings = Settings()
+        read_tokens(settings)
         return settings
+    except ValidationError as error:
+        lines = [_problem(entry) for entry in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines), HINT) from None
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:  # whatever else a file can hold
+        raise ConfigError(f"{CONFIG}={path!r} cannot be read as YAML settings ({error})", HINT) from error
 
 
-def _problems(settings: Settings) -> list[str]:
-    found = []
-    if settings.device not in ("auto", "cpu", "cuda"):
-        found.append(f"SURGERY_DEVICE={settings.device!r} is none of auto, cpu, cuda")
-    for name, least in (
-        ("threads", 0),
-        ("max_pixels", 1),
-        ("max_concurrency", 1),
-        ("max_extra_models", 1),
-        ("poll_s", 0),
-    ):
-        value = getattr(settings, name)
-        if not value >= least:
-            found.append(f"SURGERY_{name.upper()}={value} is below {least}")
-    for name in ("max_body_mib", "timeout_s"):
-        value = getattr(settings, name)
-        if not 0 < value < float("inf"):
-            found.append(f"SURGERY_{name.upper()}={value} is not a number above 0")
-    return found
+def read_tokens(settings: Settings) -> tuple[str, ...]:
+    """Return the tokens of setting and file.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds none.
+    """
+    if settings.tokens_file is None:
+        return settings.tokens
+    variable = f"{PREFIX}TOKENS_FILE"
+    try:
+        lines = settings.tokens_file.read_text("ascii").split()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{variable}={str(settings.tokens_file)!r} cannot be read ({error})", HINT
+        ) from error
+    if not lines:
+        raise ConfigError(f"{variable}={str(settings.tokens_file)!r} holds no token", "Write one a line.")
+    return (*settings.tokens, *lines)
+
+
+def _problem(entry: Any) -> str:
+    """Say one mistake without repeating a secret."""
+    name = str(entry["loc"][0]) if entry["loc"] else "settings"
+    value = "" if name.startswith("tokens") else f"={entry['input']!r:.60}"
+    if entry["type"] == "extra_forbidden":
+        return f"{name!r} in the file of {CONFIG} is no setting"
+    return f"{PREFIX}{name.upper()}{value}: {entry['msg']}"

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgery.artifact.errors import StoreError, SurgeryError
-from surgery.artifact.manifest import OutputSpec
+from surgery.artifact.image import crop_box
+from surgery.artifact.manifest import InputSpec, OutputSpec
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
@@ -24,6 +25,8 @@ _COLOURS = (
     (0, 114, 178),
     (230, 159, 0),
 )
+_MOST = 80
+"""Largest exponent that is taken: exp stays finite, and what is lost is far below a 255th."""
 
 
 class LabelAnswer(TypedDict):
@@ -119,7 +122,7 @@ def answer_mask(logits: Floats, size: tuple[int, int], output: OutputSpec) -> Ma
     logits = np.ascontiguousarray(logits, np.float32)
     winner: Mask
     if output.activation == "sigmoid":
-        winner = (_resize(logits[0], size) > 0).view(np.uint8)
+        winner = (resize_plane(logits[0], size) > 0).view(np.uint8)
     else:
         winner = _argmax(logits, size)
     values = np.asarray(output.mask_values)
@@ -144,7 +147,7 @@ def mask_boxes(mask: Mask, output: OutputSpec, min_pixels: int = 64) -> list[Box
         min_pixels: Pieces of fewer pixels are left out.
     """
     boxes: list[BoxAnswer] = []
-    for name, value in _drawn(output):
+    for name, value in drawn_classes(output):
         piece = (mask == value).view(np.uint8)
         stats = cv2.connectedComponentsWithStats(piece, connectivity=8)[2]  # (pieces, 5)
         for x, y, width, height, pixels in stats[1:][stats[1:, 4] >= min_pixels].tolist():
@@ -164,7 +167,7 @@ def encode_mask_png(mask: Mask) -> bytes:
 def class_colours(output: OutputSpec) -> dict[str, tuple[int, int, int]]:
     """Return the RGB colour that each class but the rest is drawn in."""
     colours = {}
-    for k, (name, _) in enumerate(_drawn(output)):
+    for k, (name, _) in enumerate(drawn_classes(output)):
         red, green, blue = _COLOURS[k % len(_COLOURS)]
         # Seven hues can be told apart; further classes take them again, each round darker.
         shade = 0.7 ** (k // len(_COLOURS))
@@ -189,7 +192,7 @@ def draw_overlay(
     drawn = image.copy()
     colours = class_colours(output)
     width = 2 * max(1, round(min(mask.shape) / 400)) + 1
-    for name, value in _drawn(output):
+    for name, value in drawn_classes(output):
         inside = (mask == value).view(np.uint8)
         if not cv2.hasNonZero(inside):
             continue
@@ -202,7 +205,68 @@ def draw_overlay(
     return drawn
 
 
-def _drawn(output: OutputSpec) -> list[tuple[str, int]]:
+def label_heat(cam: Floats, index: int, size: tuple[int, int], spec: InputSpec) -> NDArray[np.uint8]:
+    """Return where in an image the evidence for a class lies, in the image's own size.
+
+    Args:
+        cam: Class activation map of the image, shape (c, h', w').
+        index: The class.
+        size: The image's (width, height).
+        spec: How the image became the input. What the input does not show has no heat.
+
+    Returns:
+        Shape (height, width): 255 where the evidence is largest, 0 where there is none or it speaks against
+        the class; in between in proportion, bilinearly.
+    """
+    evidence = np.maximum(cam[index].astype(np.float32), 0)
+    left, top, right, bottom = crop_box(size, spec)
+    rows = _interpolation(size[1], top, bottom, evidence.shape[0])
+    columns = _interpolation(size[0], left, right, evidence.shape[1])
+    heat = rows @ (evidence / max(float(evidence.max()), np.finfo(np.float32).tiny)) @ columns.T
+    found: NDArray[np.uint8] = np.rint(heat * 255).astype(np.uint8)
+    return found
+
+
+def mask_heat(logits: Floats, index: int, size: tuple[int, int], output: OutputSpec) -> NDArray[np.uint8]:
+    """Return the probability of a class at every pixel of an image, 255 for 1.
+
+    It is that of the resized logits, as `answer_mask` decides by them.
+
+    Args:
+        logits: Shape (c, h, w).
+        index: The class, in the order of `output.classes`.
+        size: The image's (width, height).
+        output: What the logits mean.
+
+    Returns:
+        Shape (height, width).
+    """
+    _check(logits, output, dimensions=3)
+    logits = np.ascontiguousarray(logits, np.float32)
+    if output.activation == "sigmoid":
+        share = sigmoid(resize_plane(logits[0] if index else -logits[0], size))
+    else:
+        wanted = resize_plane(logits[index], size)
+        total = np.zeros_like(wanted)
+        for plane in logits:  # one at a time: all of them resized would be c images of memory
+            total += np.exp(np.minimum(resize_plane(plane, size) - wanted, _MOST))
+        share = 1 / total
+    return np.rint(share * 255).astype(np.uint8)
+
+
+def _interpolation(pixels: int, low: float, high: float, cells: int) -> Floats:
+    """Return weights (pixels, cells) that enlarge a line of cells, lying from `low` to `high`, bilinearly.
+
+    Pixels whose centre lies outside get nothing.
+    """
+    centres = np.arange(pixels) + 0.5
+    at = ((centres - low) / (high - low) * cells - 0.5).clip(0, cells - 1)  # in cells, the border repeated
+    weights: Floats = np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0).astype(np.float32)
+    weights[(centres < low) | (centres > high)] = 0
+    return weights
+
+
+def drawn_classes(output: OutputSpec) -> list[tuple[str, int]]:
     """Return (name, mask value) of every class but the rest."""
     named = zip(output.classes, output.mask_values, strict=True)
     return [(name, value) for name, value in named if name != output.rest]
@@ -220,7 +284,7 @@ def _check(logits: Floats, output: OutputSpec, dimensions: int) -> None:
         raise SurgeryError("the network answered logits that are not finite")
 
 
-def _resize(plane: Floats, size: tuple[int, int]) -> Floats:
+def resize_plane(plane: Floats, size: tuple[int, int]) -> Floats:
     """Resize one (h, w) plane bilinearly to size (width, height)."""
     if plane.shape == (size[1], size[0]):
         return plane
@@ -233,10 +297,10 @@ def _argmax(logits: Floats, size: tuple[int, int]) -> Mask:
     One plane at a time: numpy's argmax over the first axis is several times slower, and
     resizing all planes first needs c images of memory.
     """
-    best = _resize(logits[0], size).copy()
+    best = resize_plane(logits[0], size).copy()
     winner = np.zeros(best.shape, np.uint8 if len(logits) <= 256 else np.uint16)
     for k in range(1, len(logits)):
-        plane = _resize(logits[k], size)
+        plane = resize_plane(logits[k], size)
         larger = cv2.compare(plane, best, cv2.CMP_GT)
         cv2.copyTo(np.full_like(winner, k), larger, winner)
         cv2.max(best, plane, dst=best)

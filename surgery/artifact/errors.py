@@ -7,6 +7,7 @@ SurgeryError                    exit code 1
     ├── ConfigError             an option or a combination of options
     ├── DataError               a dataset, a split, a mask
     ├── ImageError              one image that cannot be decoded
+    │   └── PixelsError         one image of more pixels than are taken
     ├── WeightsError            pretrained weights that cannot be had or do not fit
     ├── ModelNotFoundError      a name, version or alias that the store does not hold
     ├── StoreError              a store folder, a manifest or a file of a version
@@ -64,6 +65,10 @@ class DataError(UserError):
 
 class ImageError(UserError):
     code = "bad_image"
+
+
+class PixelsError(ImageError):
+    code = "too_many_pixels"
 
 
 class WeightsError(UserError):

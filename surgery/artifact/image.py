@@ -24,7 +24,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from surgery.artifact.errors import DataError, ImageError
+from surgery.artifact.errors import DataError, ImageError, PixelsError
 from surgery.artifact.manifest import InputSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -69,7 +69,7 @@ def decode_image(data: bytes, where: str = "image", max_pixels: int = MAX_PIXELS
         max_pixels: Largest width times height; checked before anything is decoded.
 
     Raises:
-        ImageError: If the bytes are no whole image of an allowed format and size.
+        ImageError: If the bytes are no whole image of an allowed format; PixelsError if it is too large.
     """
     image = _open(data, where, max_pixels)
     try:
@@ -197,13 +197,13 @@ def _open(data: bytes, where: str, max_pixels: int) -> ImageFile.ImageFile:
             raise _damaged(where, ValueError("unreadable header")) from error
         raise ImageError(f"{where}: {_describe(data)}", _CONVERT) from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{where}: {error}", _too_large(max_pixels)) from error
+        raise PixelsError(f"{where}: {error}", _too_large(max_pixels)) from error
     except Exception as error:
         raise _damaged(where, error) from error
     width, height = image.size
     if width * height > max_pixels:
         message = f"{where}: {width}×{height} pixels; at most {max_pixels:,} are taken"
-        raise ImageError(message, _too_large(max_pixels))
+        raise PixelsError(message, _too_large(max_pixels))
     if not width * height:
         raise ImageError(f"{where}: {width}×{height} pixels", "send an image that is not empty.")
     return image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,11 +25,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def serve(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TestClient]]:
+def serve(store: Store) -> Iterator[Callable[..., TestClient]]:
     """Return a function that starts the service on the store and gives a client of it."""
-    # A second application in one process would register BentoML's metrics twice.
-    off = {"services": {"surgery": {"metrics": {"enabled": False}}}}
-    monkeypatch.setenv("BENTOML_CONFIG_OVERRIDES", json.dumps(off))
     from service.app import build_service
     from service.settings import Settings
 

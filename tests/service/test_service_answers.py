@@ -120,7 +120,8 @@ def test_a_version_that_is_not_production_is_loaded_on_first_use(client: TestCli
 def test_extra_versions_are_bounded(store: Store, serve: Callable[..., TestClient]) -> None:
     for _ in range(4):
         add_classifier(store)
-    client = serve(max_extra_models=2)
+    size = store.resolve("colours@1").graph().stat().st_size
+    client = serve(max_extra_mib=2.5 * size / 2**20)
     for version in (2, 3, 2, 4):
         assert ask(client, RED, model=f"colours@{version}").json()["version"] == version
     states = [row["state"] for row in rows(client, "colours")]

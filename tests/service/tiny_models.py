@@ -16,15 +16,19 @@ from surgery.artifact.store import Store, StoredVersion
 SCALE = 0.01
 
 
-def classifier_graph(scale: float) -> onnx.ModelProto:
-    """Logits are the mean of red, green and blue, times `scale`."""
+def classifier_graph(scale: float, explains: bool = False) -> onnx.ModelProto:
+    """Logits are the mean of red, green and blue, times `scale`; the map is each pixel's part in them."""
+    mapped = [
+        helper.make_node("Mul", ["pixels", "scale"], ["parts"]),
+        helper.make_node("Transpose", ["parts"], ["cam"], perm=[0, 3, 1, 2]),
+    ]
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["embedding"], keepdims=0),
         helper.make_node("Mul", ["embedding", "scale"], ["logits"]),
     ]
     constants = {"axes": np.array([1, 2], np.int64), "scale": np.array(scale, np.float32)}
-    return _model(nodes, constants, ["n", 3])
+    return _model(nodes + mapped * explains, constants, ["n", 3], explains)
 
 
 def segmenter_graph() -> onnx.ModelProto:
@@ -45,7 +49,10 @@ def segmenter_graph() -> onnx.ModelProto:
     return _model(nodes, constants, ["n", 1, "h", "w"])
 
 
-def _model(nodes: list[Any], constants: dict[str, Any], shape: list[Any]) -> onnx.ModelProto:
+def _model(
+    nodes: list[Any], constants: dict[str, Any], shape: list[Any], explains: bool = False
+) -> onnx.ModelProto:
+    cam = [helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["n", 3, "h", "w"])]
     # Slice takes its axes from its fourth input: axis 1, the channels.
     graph = helper.make_graph(
         nodes,
@@ -54,13 +61,16 @@ def _model(nodes: list[Any], constants: dict[str, Any], shape: list[Any]) -> onn
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
+            *cam * explains,
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def add_classifier(store: Store, name: str = "colours", scale: float = SCALE, **fields: Any) -> StoredVersion:
+def add_classifier(
+    store: Store, name: str = "colours", scale: float = SCALE, explains: bool = True, **fields: Any
+) -> StoredVersion:
     """Add a version that answers which of red, green and blue an image is."""
     manifest = Manifest(
         name=name,
@@ -72,7 +82,7 @@ def add_classifier(store: Store, name: str = "colours", scale: float = SCALE, **
         **fields,
     )
     with store.stage(name) as staging:
-        onnx.save(classifier_graph(scale), staging.path / "model.onnx")
+        onnx.save(classifier_graph(scale, explains), staging.path / "model.onnx")
         return staging.commit(manifest)
 
 
