@@ -139,7 +139,10 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
         ValueError: If it is no HTTP response.
     """
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    status = int(first.split(" ", 2)[1])
+    version, _, rest = first.partition(" ")
+    if not version.startswith("HTTP/1."):
+        raise ValueError(f"no response: {first[:80]!r}")
+    status = int(rest[:3])
     pairs = (line.split(":", 1) for line in lines if line)
     headers = {key.strip().lower(): value.strip() for key, value in pairs}
     if headers.get("transfer-encoding", "").lower() == "chunked":

@@ -39,7 +39,7 @@ from surgery.artifact.store import Store
 
 SAME = ("bentoml", "onnxruntime-gpu", "starlette", "uvicorn", "python-multipart", "pillow", "numpy")
 SCRIPTS = ROOT / "bench" / "peer_scripts"
-LOOP, SERVICE = "loop", "service"
+LOOP, SERVICE, EMPTY = "loop", "service", "empty bentoml"
 WARM_SECONDS = 2.0
 PROBE_PAUSE_S = 0.05
 SHARES = {"segment": (0.95, 0.05), "classify": (0.85, 0.15)}
@@ -57,6 +57,18 @@ class Contestant:
     ready: str
     paths: dict[str, str]
     """Where it answers each task."""
+    form: bool = True
+    """Whether it takes an image in a form; else as base64 in JSON."""
+
+    def requests(self, case: Case) -> list[bytes]:
+        """Return a request for each image."""
+        path = self.paths[case.task]
+        headers = {"Accept": "image/png"} if case.task == "segment" else {}
+        if self.form:
+            return [form_request(path, image, headers) for image in case.images]
+        bodies = [json.dumps({"image": base64.b64encode(image).decode("ascii")}) for image in case.images]
+        headers["Content-Type"] = "application/json"
+        return [raw_request(path, body.encode(), headers) for body in bodies]
 
 
 @dataclass
@@ -78,10 +90,13 @@ class Seen:
     def rate(self, clients: int) -> float:
         return statistics.mean(self.rates[clients])
 
-    def at(self, clients: int, share: float) -> float:
-        """Return a percentile of the times, NaN without any."""
-        times = self.times[clients]
-        return float(np.percentile(times, share)) if times else float("nan")
+    def percentile(self, clients: int, share: float) -> float:
+        return float(np.percentile(self.times[clients], share))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every answer was what it should be: only then is its speed worth comparing."""
+        return bool(self.rates) and not any(self.faults.values()) and all(self.times.values())
 
 
 def main() -> None:
@@ -126,7 +141,7 @@ def contestants(python: str) -> list[Contestant]:
         Contestant(SERVICE, SERVE, ROOT, "/readyz", one),
         Contestant("starlette", uvicorn, SCRIPTS, "/health", one),
         Contestant("bentoml", bentoml, SCRIPTS, "/readyz", two),
-        Contestant("litserve", (python, "lit_app.py", "{port}"), SCRIPTS, "/health", one),
+        Contestant("litserve", (python, "lit_app.py", "{port}"), SCRIPTS, "/health", one, form=False),
     ]
 
 
@@ -150,7 +165,7 @@ def compare(
             else:
                 measure_server(case, server, room, clients, seconds, seen[server.name], answers)
         if SERVICE in seen:
-            measure_empty(seen.setdefault("empty bentoml", Seen()))
+            measure_empty(seen.setdefault(EMPTY, Seen()))
     return seen
 
 
@@ -175,8 +190,7 @@ def measure_server(
     answers: list[Any],
 ) -> None:
     """Start a server, warm it up, and ask it with each number of clients."""
-    accept = {"Accept": "image/png"} if case.task == "segment" else {}
-    requests = [form_request(server.paths[case.task], image, accept) for image in case.images]
+    requests = server.requests(case)
     with (
         run_server(server.command, environment(room), server.ready, server.cwd) as running,
         ThreadPoolExecutor() as beside,
@@ -239,9 +253,7 @@ def rows_of(case: Case, who: str, seen: Seen) -> list[dict[str, Any]]:
             "who": who,
             "clients": clients,
             "answers/s": seen.rate(clients),
-            "p50": seen.at(clients, 50),
-            "p95": seen.at(clients, 95),
-            "p99": seen.at(clients, 99),
+            **{f"p{share}": seen.percentile(clients, share) for share in (50, 95, 99) if seen.times[clients]},
             "answers": len(seen.times[clients]),
             "faults": seen.faults[clients],
         }
@@ -252,37 +264,39 @@ def rows_of(case: Case, who: str, seen: Seen) -> list[dict[str, Any]]:
 
 
 def goals_of(case: Case, seen: dict[str, Seen]) -> list[dict[str, Any]]:
-    """Return each goal beside what was reached; one whose contestants did not run is left out."""
+    """Return each goal beside what was reached; left out is whose contestants did not run without a fault."""
     goals: list[dict[str, Any]] = []
-    if SERVICE not in seen or not seen[SERVICE].rates:
-        return goals
-    ours, loop = seen[SERVICE], seen[LOOP]
 
     def add(goal: str, wanted: str, reached: float, met: bool | None = None) -> None:
         goals.append({"model": case.what, "goal": goal, "wanted": wanted, "reached": reached, "met": met})
 
+    ours, loop = seen.get(SERVICE, Seen()), seen[LOOP]
+    for who, what in seen.items():
+        if faults := sum(what.faults.values()):
+            add(f"faults of {who}", "0", faults, False)
+    if not ours.whole:
+        return goals
     share, behind = SHARES[case.task]
     busy = 8 if 8 in ours.rates else max(ours.rates)
     ratio = ours.rate(busy) / loop.rate(1)
     add(f"throughput at {busy} clients / loop", f">= {share}", ratio, ratio >= share)
     if 1 in ours.times:
-        overhead = ours.at(1, 50) - loop.at(1, 50)
+        overhead = ours.percentile(1, 50) - loop.percentile(1, 50)
         add("p50 at 1 client - loop's, ms", f"<= {OVERHEAD_MS:g}", overhead, overhead <= OVERHEAD_MS)
-    for peer in ("starlette", "bentoml", "litserve"):
-        for clients in ours.rates if peer in seen else ():
-            other = seen[peer]
-            ratio = ours.rate(clients) / max(other.rate(clients), 1e-9)
-            least = 1 - behind if peer == "starlette" else 1.0
-            add(f"throughput at {clients} / {peer}'s", f">= {least:g}", ratio, ratio >= least)
-            if peer != "starlette":
-                ratio = ours.at(clients, 99) / other.at(clients, 99)
-                add(f"p99 at {clients} / {peer}'s", "< 1", ratio, ratio < 1)
+    for name, peer in seen.items():
+        for clients in ours.rates if name not in (SERVICE, LOOP) and peer.whole else ():
+            ratio = ours.rate(clients) / peer.rate(clients)
+            least = 1 - behind if name == "starlette" else 1.0
+            add(f"throughput at {clients} / {name}'s", f">= {least:g}", ratio, ratio >= least)
+            if name != "starlette":
+                ratio = ours.percentile(clients, 99) / peer.percentile(clients, 99)
+                add(f"p99 at {clients} / {name}'s", "< 1", ratio, ratio < 1)
     limit = case.graph_mib + MIB_BESIDE_THE_MODEL
     for kind in ("worker RSS", "worker PSS"):
-        add(f"{kind}, MiB", f"<= model + {MIB_BESIDE_THE_MODEL:g} = {limit:.0f}", ours.memory[kind],
-            ours.memory[kind] <= limit)  # fmt: skip
-    add("start to ready / empty BentoML's", "", statistics.median(ours.starts)
-        / statistics.median(seen["empty bentoml"].starts))  # fmt: skip
+        reached = ours.memory[kind]
+        add(f"{kind}, MiB", f"<= model + {MIB_BESIDE_THE_MODEL:g} = {limit:.0f}", reached, reached <= limit)
+    starts = statistics.median(ours.starts) / statistics.median(seen[EMPTY].starts)
+    add("start to ready / empty BentoML's", "", starts)
     if ours.probes:
         add(f"/livez p99 at {max(ours.rates)} clients, ms", "", float(np.percentile(ours.probes, 99)))
         add(f"/livez maximum at {max(ours.rates)} clients, ms", "", max(ours.probes))

@@ -21,13 +21,14 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,8 +95,13 @@ def main() -> None:
 
 
 @contextmanager
-def service(**settings: object) -> Iterator[tuple[Server, Store]]:
-    """Serve a classifier in two versions, the first in production, and a model of masks."""
+def service(further: Mapping[str, str] | None = None, **settings: object) -> Iterator[tuple[Server, Store]]:
+    """Serve a classifier in two versions, the first in production, and a model of masks.
+
+    Args:
+        further: Variables of the environment.
+        settings: Of the service.
+    """
     with tempfile.TemporaryDirectory(prefix="surgery-soak-") as folder:
         store = Store(Path(folder) / "models")
         add_classifier(store)
@@ -104,6 +110,7 @@ def service(**settings: object) -> Iterator[tuple[Server, Store]]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("BENTOML", "SURGERY"))}
         given = {f"SURGERY_{key.upper()}": str(value) for key, value in settings.items()}
         environment = {**kept, "SURGERY_MODELS": str(store.root), "SURGERY_DEVICE": "cpu", **given}
+        environment |= further or {}
         with run_server(SERVE, environment, "/readyz") as server:
             yield server, store
 
@@ -270,6 +277,13 @@ def kill(part: Part, options: argparse.Namespace) -> None:
     part.promise(bool(later), f"no answer within {RECOVERY_S:g} s")
     if later:
         part.note("recovery s", round(min(sample.ended for sample in later) - killed, 2))
+    with service({"BENTOML_CONTAINERIZED": "True"}) as (server, _):
+        os.kill(server.worker().pid, signal.SIGKILL)
+        killed = time.perf_counter()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(RECOVERY_S)
+    part.promise(server.process.returncode is not None, "told to leave it to a supervisor, it did not end")
+    part.note("told to leave it to a supervisor: s until it ends", round(time.perf_counter() - killed, 2))
 
 
 def stop(part: Part, options: argparse.Namespace) -> None:
