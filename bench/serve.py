@@ -1,7 +1,7 @@
 """The service beside a bare loop, Starlette, BentoML as its guide has it, and LitServe: speed and memory.
 
     python -m bench.serve [--store DIR --names ants,cars] [--images DIR[,DIR]] [--clients 1,8,32]
-                          [--seconds 10] [--rounds 2] [--who loop,service,…]
+                          [--seconds 10] [--rounds 2] [--who service,…]
 
 Every server is started as its users start it, one at a time, on this machine's loopback, and asked by
 `bench.load`. All run the same ONNX file on the same images, prepared in the same way, on the CPU; each answer
@@ -108,13 +108,13 @@ def main() -> None:
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--who", default="loop,service,starlette,bentoml,litserve")
+    parser.add_argument("--who", default="service,starlette,bentoml,litserve")
     home = platformdirs.user_cache_path("surgery")
     parser.add_argument("--environment", type=Path, default=home / "serve-peers")
     options = parser.parse_args()
     clients = [int(number) for number in options.clients.split(",")]
     chosen = options.who.split(",")
-    peers = {*chosen} - {LOOP, SERVICE}
+    peers = {*chosen} - {SERVICE}
     python = make_environment(options.environment, ("litserve",), SAME) if peers else sys.executable
     servers = [server for server in contestants(python) if server.name in chosen]
     with tempfile.TemporaryDirectory(prefix="surgery-bench-") as scratch:
