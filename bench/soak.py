@@ -282,8 +282,9 @@ def kill(part: Part, options: argparse.Namespace) -> None:
         killed = time.perf_counter()
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.process.wait(RECOVERY_S)
-    part.promise(server.process.returncode is not None, "told to leave it to a supervisor, it did not end")
-    part.note("told to leave it to a supervisor: s until it ends", round(time.perf_counter() - killed, 2))
+        ended, seconds = server.process.poll() is not None, time.perf_counter() - killed
+    part.note("told to leave it to a supervisor: s until it ends", round(seconds, 2))
+    part.promise(ended, "told to leave it to a supervisor, it did not end")
 
 
 def stop(part: Part, options: argparse.Namespace) -> None:
