@@ -15,6 +15,7 @@ LEFT_OUT = {
     "data": (lambda: "SURGERY_DATA" not in os.environ, "SURGERY_DATA names no folder of real images"),
     "glibc": (lambda: platform.libc_ver()[0] != "glibc", "the C library is not glibc"),
     "gpu": (lambda: not Path("/dev/nvidiactl").exists(), "there is no GPU"),
+    "systemd": (lambda: shutil.which("systemd-analyze") is None, "there is no systemd-analyze"),
     "no_gpu": (lambda: Path("/dev/nvidiactl").exists(), "there is a GPU"),
 }
 """Markers of tests that need what not every machine has: when it is missing, and how to say so."""
