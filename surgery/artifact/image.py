@@ -44,6 +44,8 @@ _ORIENTATION = 0x0112
 
 # Size is checked here from the header, against a bound that the caller states.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow thinks of damaged metadata is nothing to whoever sent the image, and would fill a server's log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Pixels = NDArray[np.uint8]
 
