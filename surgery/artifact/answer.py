@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from surgery.artifact.errors import StoreError, SurgeryError
-from surgery.artifact.manifest import OutputSpec
+from surgery.artifact.image import crop_box
+from surgery.artifact.manifest import InputSpec, OutputSpec
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
@@ -24,6 +25,8 @@ _COLOURS = (
     (0, 114, 178),
     (230, 159, 0),
 )
+_MOST = 80
+"""Largest exponent that is taken: exp stays finite, and what is lost is far below a 255th."""
 
 
 class LabelAnswer(TypedDict):
@@ -200,6 +203,66 @@ def draw_overlay(
         core = cv2.erode(inside, np.ones((width, width), np.uint8))
         drawn[(inside - core).view(bool)] = colour
     return drawn
+
+
+def label_heat(cam: Floats, index: int, size: tuple[int, int], spec: InputSpec) -> NDArray[np.uint8]:
+    """Return where in an image the evidence for a class lies, in the image's own size.
+
+    Args:
+        cam: Class activation map of the image, shape (c, h', w').
+        index: The class.
+        size: The image's (width, height).
+        spec: How the image became the input. What the input does not show has no heat.
+
+    Returns:
+        Shape (height, width): 255 where the evidence is largest, 0 where there is none or it speaks against
+        the class; in between in proportion, bilinearly.
+    """
+    evidence = np.maximum(cam[index].astype(np.float32), 0)
+    left, top, right, bottom = crop_box(size, spec)
+    rows = _interpolation(size[1], top, bottom, evidence.shape[0])
+    columns = _interpolation(size[0], left, right, evidence.shape[1])
+    heat = rows @ (evidence / max(float(evidence.max()), np.finfo(np.float32).tiny)) @ columns.T
+    return np.rint(heat * 255).astype(np.uint8)
+
+
+def mask_heat(logits: Floats, index: int, size: tuple[int, int], output: OutputSpec) -> NDArray[np.uint8]:
+    """Return the probability of a class at every pixel of an image, 255 for 1.
+
+    It is that of the resized logits, as `answer_mask` decides by them.
+
+    Args:
+        logits: Shape (c, h, w).
+        index: The class, in the order of `output.classes`.
+        size: The image's (width, height).
+        output: What the logits mean.
+
+    Returns:
+        Shape (height, width).
+    """
+    _check(logits, output, dimensions=3)
+    logits = np.ascontiguousarray(logits, np.float32)
+    if output.activation == "sigmoid":
+        share = sigmoid(_resize(logits[0] if index else -logits[0], size))
+    else:
+        wanted = _resize(logits[index], size)
+        total = np.zeros_like(wanted)
+        for plane in logits:  # one at a time: all of them resized would be c images of memory
+            total += np.exp(np.minimum(_resize(plane, size) - wanted, _MOST))
+        share = 1 / total
+    return np.rint(share * 255).astype(np.uint8)
+
+
+def _interpolation(pixels: int, low: float, high: float, cells: int) -> Floats:
+    """Return weights (pixels, cells) that enlarge a line of cells, lying from `low` to `high`, bilinearly.
+
+    Pixels whose centre lies outside get nothing.
+    """
+    centres = np.arange(pixels) + 0.5
+    at = ((centres - low) / (high - low) * cells - 0.5).clip(0, cells - 1)  # in cells, the border repeated
+    weights: Floats = np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0).astype(np.float32)
+    weights[(centres < low) | (centres > high)] = 0
+    return weights
 
 
 def _drawn(output: OutputSpec) -> list[tuple[str, int]]:

@@ -21,6 +21,7 @@ from surgery.artifact.manifest import Manifest
 Floats = NDArray[np.float32]
 
 _OUTPUTS = ["logits", "embedding"]
+_CAM = "cam"
 _LEVEL_FATAL = 4
 
 
@@ -46,13 +47,47 @@ class Session:
         Raises:
             SurgeryError: If the runtime cannot do it, as when memory runs out.
         """
+        logits, embedding = self._run(_OUTPUTS, images)
+        return logits, embedding
+
+    @property
+    def explains(self) -> bool:
+        """Whether the graph gives class activation maps; those of masks and of early versions do not."""
+        return any(each.name == _CAM for each in self.graph.get_outputs())
+
+    def run_explained(self, images: Pixels) -> tuple[Floats, Floats, Floats]:
+        """Run the network, and say where the evidence for each class lies.
+
+        Args:
+            images: RGB, shape (n, h, w, 3), uint8.
+
+        Returns:
+            logits and embedding as `run` does, and cam, the class activation map, shape (n, c, h', w') in the
+            size of the deepest feature map. Its mean over the positions plus a bias per class is the logits.
+
+        Raises:
+            StoreError: If the graph has no such output (see `explains`).
+            SurgeryError: If the runtime cannot do it, as when memory runs out.
+
+        References:
+            Zhou et al. 2016, arXiv:1512.04150.
+        """
+        if not self.explains:
+            raise StoreError(
+                f"{self.path}: this graph has no output '{_CAM}'",
+                "export a classifier of a pooled head again (`surgery export NAME`) to give it one.",
+            )
+        logits, embedding, cam = self._run([*_OUTPUTS, _CAM], images)
+        return logits, embedding, cam
+
+    def _run(self, outputs: list[str], images: Pixels) -> list[Floats]:
         try:
-            logits, embedding = self.graph.run(_OUTPUTS, {"image": images})
+            answers: list[Floats] = self.graph.run(outputs, {"image": images})
         # onnxruntime's errors have no common base but Exception.
         except Exception as error:
             shape, reason = images.shape, _first_line(error)
             raise SurgeryError(f"{self.path}: cannot run on {images.dtype} {shape} ({reason})") from error
-        return logits, embedding
+        return answers
 
 
 @dataclass(frozen=True)
@@ -68,6 +103,8 @@ class Answer:
     """Shape (d,)."""
     milliseconds: dict[str, float]
     """Time of each step: `prepare`, `network`, `answer`."""
+    cam: Floats | None = None
+    """Class activation map, shape (c, h', w'), if it was asked for and the graph gives one."""
 
 
 def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Session:
@@ -97,13 +134,14 @@ def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Se
     return _checked(Session(path, "cpu", _open(path, threads, ["CPUExecutionProvider"])))
 
 
-def answer_image(session: Session, manifest: Manifest, image: Pixels) -> Answer:
+def answer_image(session: Session, manifest: Manifest, image: Pixels, explain: bool = False) -> Answer:
     """Return a model's answer for one decoded image: the one path from pixels to answer.
 
     Args:
         session: The opened graph of the version.
         manifest: The version's manifest.
         image: RGB, shape (h, w, 3), uint8, any size.
+        explain: Also the class activation map, where the graph gives one.
 
     Raises:
         StoreError: If graph and manifest do not belong together.
@@ -112,7 +150,8 @@ def answer_image(session: Session, manifest: Manifest, image: Pixels) -> Answer:
     start = time.perf_counter()
     prepared = prepare_image(image, manifest.input)
     ready = time.perf_counter()
-    logits, embedding = (each[0] for each in session.run(prepared[None]))  # (h, w, 3) -> (1, h, w, 3)
+    run = session.run_explained if explain and session.explains else session.run
+    logits, embedding, *more = (each[0] for each in run(prepared[None]))  # (h, w, 3) -> (1, h, w, 3)
     done = time.perf_counter()
     labels, mask = None, None
     if manifest.task == "classify":
@@ -122,7 +161,7 @@ def answer_image(session: Session, manifest: Manifest, image: Pixels) -> Answer:
     end = time.perf_counter()
     spans = {"prepare": ready - start, "network": done - ready, "answer": end - done}
     milliseconds = {step: round(span * 1e3, 3) for step, span in spans.items()}
-    return Answer(labels, mask, logits, embedding, milliseconds)
+    return Answer(labels, mask, logits, embedding, milliseconds, more[0] if more else None)
 
 
 def _open(path: Path, threads: int, providers: list[Any]) -> Any:

@@ -15,6 +15,7 @@ import onnx
 import torch
 from onnx import ModelProto
 from timm.layers import padding as timm_padding
+from torch import Tensor, nn
 
 from surgery.artifact.errors import ConfigError, SurgeryError
 from surgery.artifact.manifest import InputSpec
@@ -29,8 +30,9 @@ def export_onnx(model: Model, task: str, input: InputSpec, path: Path) -> None:
     """Write a model as a single ONNX file, everything inside it.
 
     The graph takes `image`, uint8 RGB (n, h, w, 3), and gives `logits`, (n, c) or (n, c, h, w), and
-    `embedding` (n, d), float32. Normalisation, padding and cropping are inside. n is free; h and w are
-    free for segment and those of the input's size rule for classify. The model is not changed.
+    `embedding` (n, d), float32; where the model can tell, also `cam` (n, c, h', w'), the class activation
+    map (`Model.explain`). Normalisation, padding and cropping are inside. n is free; h and w are free for
+    segment and those of the input's size rule for classify. The model is not changed.
 
     Args:
         model: In any mode and on any device; exported in inference mode.
@@ -44,7 +46,10 @@ def export_onnx(model: Model, task: str, input: InputSpec, path: Path) -> None:
     """
     shape, free = _example(model, task, input)
     images = torch.zeros(shape, dtype=torch.uint8)
-    net = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    net: nn.Module = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    outputs = ["logits", "embedding"]
+    if model.explains:
+        net, outputs = _Explained(net), [*outputs, "cam"]
     try:
         with _quiet(), _even_padding(task == "segment"):
             program = torch.onnx.export(
@@ -53,7 +58,7 @@ def export_onnx(model: Model, task: str, input: InputSpec, path: Path) -> None:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["image"],
-                output_names=["logits", "embedding"],
+                output_names=outputs,
                 dynamic_shapes=(free,),
                 external_data=False,
                 verbose=False,
@@ -74,6 +79,18 @@ def export_onnx(model: Model, task: str, input: InputSpec, path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
+class _Explained(nn.Module):
+    """A model that gives its class activation map too."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        answers: tuple[Tensor, Tensor, Tensor] = self.model.explain(images)
+        return answers
+
+
 def _example(model: Model, task: str, input: InputSpec) -> tuple[tuple[int, ...], dict[int, Any]]:
     """Shape of an example (n, h, w, 3), and which of its sides are free."""
     if task == "segment":
@@ -87,7 +104,7 @@ def _example(model: Model, task: str, input: InputSpec) -> tuple[tuple[int, ...]
 
 def _name_sides(proto: ModelProto, task: str) -> None:
     """Call the free sides of the outputs what those of the input are called."""
-    sides = {"logits": {0: "n"}, "embedding": {0: "n"}}
+    sides = {"logits": {0: "n"}, "embedding": {0: "n"}, "cam": {0: "n"}}
     if task == "segment":
         sides["logits"] |= {2: "h", 3: "w"}  # cropped to the image's size inside
     for output in proto.graph.output:

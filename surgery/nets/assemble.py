@@ -90,6 +90,31 @@ class Model(nn.Module):
         logits = self.decode(used, (images.shape[1], images.shape[2]))
         return logits, embed(used)
 
+    @property
+    def explains(self) -> bool:
+        """Whether `explain` can say where the evidence for each class lies."""
+        return bool(getattr(self.head, "explains", False))
+
+    def explain(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Answer uint8 RGB images (n, h, w, 3), and say where the evidence lies (if `explains`).
+
+        Returns:
+            Logits and embedding as `forward` does, and the class activation map (n, classes, h', w') in the
+            size of the deepest map used; its mean over the positions plus the last bias is the logits.
+        """
+        logits, embedding, cam = self._explain(images)
+        if self.test_flips:
+            mirrored, other, turned = self._explain(images.flip(2))  # (n, h, w, 3)
+            logits, embedding = (logits + mirrored) / 2, (embedding + other) / 2
+            cam = (cam + turned.flip(3)) / 2  # (n, classes, h', w')
+        return logits, embedding, cam
+
+    def _explain(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, features = self.backbone.run(self.normalise(images))
+        used = [features[k] for k in self.head_stages]
+        head: Any = self.head
+        return self.decode(used, (images.shape[1], images.shape[2])), embed(used), head.explain(used)
+
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Map feature maps to logits.
 

@@ -15,6 +15,7 @@ from timm.layers import padding
 
 from surgery.artifact.errors import ConfigError
 from surgery.artifact.manifest import InputSpec
+from surgery.artifact.session import open_session
 from surgery.deliver.export import export_onnx
 from surgery.nets.assemble import Model, build_model
 
@@ -128,3 +129,23 @@ def test_maps_from_inside_blocks(tmp_path: Path) -> None:
 def test_a_classifier_needs_a_size(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="size"):
         export_onnx(assembled("test_resnet", "avg", "classify"), "classify", NATIVE, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("head", ["avg", "avgmax", "gem"])
+def test_a_classifiers_graph_says_where_the_evidence_lies(head: str, flips: bool, tmp_path: Path) -> None:
+    model = assembled("test_resnet", head, "classify", ("stage3", "stage4")).eval()
+    model.test_flips = flips
+    export_onnx(model, "classify", InputSpec("crop", 48, 40), tmp_path / "m.onnx")
+    session = open_session(tmp_path / "m.onnx", "cpu", threads=1)
+    assert session.explains
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3), dtype=np.uint8)
+    logits, embedding, cam = session.run_explained(images)
+    assert cam.dtype == np.float32
+    bias = model.head.linear.bias.detach().numpy()
+    np.testing.assert_allclose(cam.mean(axis=(2, 3)) + bias, logits, rtol=1e-3, atol=1e-3)
+    with torch.inference_mode():
+        eager = [each.numpy() for each in model.explain(torch.from_numpy(images))]
+    for one, other in zip(eager, (logits, embedding, cam), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+    np.testing.assert_array_equal(session.run(images)[0], logits)
