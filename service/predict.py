@@ -35,7 +35,7 @@ def answer(runtime: Runtime, question: Question) -> Response:
     answered = time.perf_counter()
     if question.png:
         return answer_png(manifest, served.sha256, result)
-    body = answer_json(manifest, served.sha256, result)
+    body = answer_json(manifest, served.sha256, served.precision, result)
     steps, network = result.milliseconds, meter.inference_s * 1e3
     times = {
         "decode": (decoded - start) * 1e3,

@@ -56,13 +56,13 @@ class Refusal(Exception):
         )
 
 
-def answer_json(manifest: Manifest, sha256: str, answer: Answer) -> dict[str, Any]:
+def answer_json(manifest: Manifest, sha256: str, precision: str, answer: Answer) -> dict[str, Any]:
     """Return the JSON body of an answer, all but its times."""
     body: dict[str, Any] = {
         "model": manifest.name,
         "version": manifest.version,
         "sha256": sha256,
-        "precision": manifest.precision,
+        "precision": precision,
         "task": manifest.task,
     }
     if answer.mask is None:

@@ -280,7 +280,8 @@ class Runtime:
         served = self._loaded(stored)
         if served is not None:
             state = "serving" if table.production.get(name) is served else "loaded"
-            return {**row, "sha256": served.sha256, "state": state, "device": served.session.device}
+            row |= {"sha256": served.sha256, "precision": served.precision}
+            return {**row, "state": state, "device": served.session.device}
         if (name, version) in self._failed:
             reason = self._without_root(self._failed[name, version][1])
             return {**row, "state": "failed", "reason": reason}
@@ -303,7 +304,7 @@ def _facts(stored: StoredVersion) -> dict[str, Any]:
         "task": manifest.task,
         "classes": list(manifest.output.classes),
         "input": {"size_rule": given.size_rule, **size, "colour": given.colour},
-        "precision": manifest.precision,
+        "precision": manifest.precision_on("cpu"),
         "sha256": stored.sha256(),
         "created": manifest.created,
     }

@@ -28,6 +28,8 @@ class Served:
     session: Session
     sha256: str
     """Of the graph that runs."""
+    precision: str
+    """Of the graph that runs."""
     gate: threading.Lock = field(default_factory=threading.Lock)
     """One inference at a time: onnxruntime spreads each over all cores already."""
 
@@ -85,7 +87,7 @@ def _load_graph(stored: StoredVersion, device: str, threads: int) -> Served:
     _check_sha256(path, sha256)
     session = open_session(path, device=device, threads=threads)
     _self_test(session, manifest)
-    return Served(manifest, session, sha256)
+    return Served(manifest, session, sha256, manifest.precision_on(kind))
 
 
 def _check_sha256(path: Path, wanted: str) -> None:

@@ -223,7 +223,7 @@ def label_heat(cam: Floats, index: int, size: tuple[int, int], spec: InputSpec) 
     rows = _interpolation(size[1], top, bottom, evidence.shape[0])
     columns = _interpolation(size[0], left, right, evidence.shape[1])
     heat = rows @ (evidence / max(float(evidence.max()), np.finfo(np.float32).tiny)) @ columns.T
-    return np.rint(heat * 255).astype(np.uint8)
+    return cast(NDArray[np.uint8], np.rint(heat * 255).astype(np.uint8))
 
 
 def mask_heat(logits: Floats, index: int, size: tuple[int, int], output: OutputSpec) -> NDArray[np.uint8]:
@@ -250,7 +250,7 @@ def mask_heat(logits: Floats, index: int, size: tuple[int, int], output: OutputS
         for plane in logits:  # one at a time: all of them resized would be c images of memory
             total += np.exp(np.minimum(_resize(plane, size) - wanted, _MOST))
         share = 1 / total
-    return np.rint(share * 255).astype(np.uint8)
+    return cast(NDArray[np.uint8], np.rint(share * 255).astype(np.uint8))
 
 
 def _interpolation(pixels: int, low: float, high: float, cells: int) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class Pooled(nn.Module):
         """Lay the evidence for each class out over the positions: the class activation map.
 
         Each pooled value is spread over the positions that it came from, and the linear layer is applied at
-        each. So the mean of the map over its positions plus the layer's bias is the logits, whatever the pool.
+        each. So the mean of the map over its positions plus the layer's bias is the logits, for every pool.
 
         Args:
             features: Maps (n, c_i, h_i, w_i), shallow to deep.
@@ -76,7 +77,8 @@ class Pooled(nn.Module):
         size = (features[-1].shape[2], features[-1].shape[3])
         pairs = [pair for k, x in enumerate(features) for pair in self._spread(x, k)]
         widths = [spread.shape[1] for spread, _ in pairs]
-        weights = self.linear.weight.split(widths, dim=1)  # (outputs, d) each
+        linear: Any = self.linear
+        weights = linear.weight.split(widths, dim=1)  # (outputs, d) each
         maps = []
         for (spread, pooled), weight in zip(pairs, weights, strict=True):
             length = pooled.norm(dim=1).clamp(min=1e-12) / pooled.shape[1] ** 0.5  # (n,), as in forward
