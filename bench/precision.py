@@ -1,10 +1,11 @@
 """int8 and fp16 against fp32: milliseconds of an image and points lost on val.
 
-    python -m bench.precision [--camvid CAMVID] [--hymenoptera HYMENOPTERA] [--epochs 4] [--only cars,insects,resnet50]
+    python -m bench.precision [--camvid CAMVID] [--hymenoptera HYMENOPTERA] [--epochs 4] [--only cars,…]
 
-vgg16's cars on CamVid and tf_efficientnet_lite0 on ants and bees are trained first, frozen and briefly: what is
-measured is the change, not the score. resnet50 has random weights and is timed only. fp16 is measured where there
-is a GPU. Times are those of the export itself (`manifest.speed`), of the network alone, precisions in turn.
+vgg16's cars on CamVid and tf_efficientnet_lite0 on ants and bees are trained first, frozen and briefly:
+what is measured is the change, not the score. resnet50 has random weights and is timed only. fp16 is
+measured where there is a GPU. Times are those of the export itself (`manifest.speed`), of the network alone,
+precisions in turn.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ class Manifest:
                 found.append(f"files names {file!r}, which is not a path inside the version")
             if not _SHA256.fullmatch(digest):
                 found.append(f"files['{file}'] is not a sha256")
-        graphs = [(f"precision {name}", file) for name, file in self.graphs.items()]
+        graphs = [(f"graphs.{name}", file) for name, file in self.graphs.items()]
         for label, file in (("graph", self.graph), *self.serve.items(), *graphs):
             if file not in self.files:
                 found.append(f"{label} is served from {file!r}, which files does not name")

@@ -191,13 +191,11 @@ def _tell(
     manifest: Manifest, precision: str, found: Compared, device: str, tolerance: float
 ) -> dict[str, Any]:
     """Return what the manifest says of how the precision compares with float32."""
-    scores = found.fp32.scores.scores
-    metric = next(name for name, value in scores.items() if value == found.fp32.scores.main)
     return {
         "graph": manifest.graphs[precision],
         "device": device,
         "images": len(found.fp32.images),
-        "metric": metric,
+        "metric": found.fp32.scores.metric,
         "fp32": found.fp32.scores.main,
         "score": found.other.scores.main,
         "loss_points": round(found.lost, 4),
