@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from surgery.artifact.errors import DataError
+from surgery.artifact.errors import ConfigError, DataError
 from surgery.artifact.image import prepare_image, read_image
 from surgery.artifact.manifest import Manifest
 from surgery.data.table import Item
@@ -60,6 +60,7 @@ def write_int8(
         `layers` in all, `left_in_float` by name; `held_back_loss` in points.
 
     Raises:
+        ConfigError: If no layer can be computed in integers.
         DataError: If there are fewer than two training images.
     """
     calibration, held = split(train)
@@ -68,6 +69,8 @@ def write_int8(
         manifest = replace(manifest, input=limited)
     kinds = {node.name: node.op_type for node in parts.model.graph.node}
     candidates = [name for name in parts.layers if name not in parts.last and kinds[name] in LAYERS]
+    if not candidates:
+        raise ConfigError("no layer of this network is computed in int8", "Export it with --precision fp16.")
     with tempfile.TemporaryDirectory(prefix="surgery-int8-") as folder, _quiet():
         onnx.save(parts.model, Path(folder) / "fp32.onnx")
         before = score_held(Path(folder) / "fp32.onnx", manifest, held, targets, report, "scoring fp32")

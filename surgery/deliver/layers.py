@@ -52,6 +52,7 @@ def read_parts(path: Path, task: str) -> Parts:
     except Exception as error:
         raise StoreError(f"{path}: no graph that can be read ({error})", "Export the model again.") from error
     _name_nodes(model)
+    _merge_opsets(model)
     walk = _Walk(model)
     weighted = {node.name for node in model.graph.node if walk.is_layer(node)}
     behind = walk.reach_down(weighted)
@@ -78,6 +79,16 @@ def _name_nodes(model: ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{k}_{node.output[0]}"
         seen.add(node.name)
+
+
+def _merge_opsets(model: ModelProto) -> None:
+    """State each domain once; graphs that were joined of two state some twice, which the quantiser refuses."""
+    versions: dict[str, int] = {}
+    for each in model.opset_import:
+        domain = "" if each.domain == "ai.onnx" else each.domain
+        versions[domain] = max(each.version, versions.get(domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in versions.items())
 
 
 class _Walk:
