@@ -82,7 +82,7 @@ def _name_nodes(model: ModelProto) -> None:
 
 
 def _merge_opsets(model: ModelProto) -> None:
-    """State each domain once; graphs that were joined of two state some twice, which the quantiser refuses."""
+    """State each domain once; graphs joined of two state some twice, which the quantiser refuses."""
     versions: dict[str, int] = {}
     for each in model.opset_import:
         domain = "" if each.domain == "ai.onnx" else each.domain
