@@ -75,7 +75,7 @@ def describe_model(served: Served) -> dict[str, Any]:
         "model": manifest.name,
         "version": manifest.version,
         "sha256": served.sha256,
-        "precision": manifest.precision,
+        "precision": served.precision,
         "task": manifest.task,
     }
 

@@ -292,7 +292,12 @@ class Runtime:
         served = self._loaded(stored)
         if served is not None:
             state = "serving" if table.production.get(name) is served else "loaded"
-            row |= {"sha256": served.sha256, "device": served.session.device, "batch": served.batch.size}
+            row |= {
+                "sha256": served.sha256,
+                "precision": served.precision,
+                "device": served.session.device,
+                "batch": served.batch.size,
+            }
             return {**row, "state": state, "explains": served.explains}
         if (name, version) in self._failed:
             reason = self._without_root(self._failed[name, version][1])
@@ -316,7 +321,7 @@ def _facts(stored: StoredVersion) -> dict[str, Any]:
         "task": manifest.task,
         "classes": list(manifest.output.classes),
         "input": {"size_rule": given.size_rule, **size, "colour": given.colour},
-        "precision": manifest.precision,
+        "precision": manifest.precision_on("cpu"),
         "sha256": stored.sha256(),
         "created": manifest.created,
     }

@@ -29,6 +29,8 @@ class Served:
     session: Session
     sha256: str
     """Of the graph that runs."""
+    precision: str = "fp32"
+    """Of the graph that runs."""
     mib: float = 0.0
     """Size of that graph's file."""
     batch: Batch = field(default_factory=Batch)
@@ -73,9 +75,10 @@ def _load_graph(stored: StoredVersion, device: str, threads: int, max_batch: int
     path, sha256 = stored.graph(kind), stored.sha256(kind)
     _check_sha256(path, sha256)
     session = open_session(path, device=device, threads=threads)
-    image = _self_test(session, manifest, stored.path)
+    precision = manifest.precision_on(kind)
+    image = _self_test(session, manifest, stored.path, precision)
     batch = learn_batch(session, image, max_batch)
-    return Served(manifest, session, sha256, path.stat().st_size / 2**20, batch)
+    return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, batch)
 
 
 def _check_sha256(path: Path, wanted: str) -> None:
@@ -91,7 +94,7 @@ def _check_sha256(path: Path, wanted: str) -> None:
         )
 
 
-def _self_test(session: Session, manifest: Manifest, folder: Path) -> Pixels:
+def _self_test(session: Session, manifest: Manifest, folder: Path, precision: str) -> Pixels:
     """Ask the network what was asked when it was made, and return that image.
 
     It also takes the slow first run off the clients. A version without a stored answer is asked a black
@@ -99,7 +102,7 @@ def _self_test(session: Session, manifest: Manifest, folder: Path) -> Pixels:
     """
     asked = read_selftest(folder)
     if asked is not None:
-        check_selftest(asked, session, manifest.precision)
+        check_selftest(asked, session, precision)
         return asked[0]
     height = manifest.input.height or PROBE_SIDE
     width = manifest.input.width or PROBE_SIDE

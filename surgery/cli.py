@@ -172,14 +172,19 @@ def predict(
 def export(
     model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
     *,
-    precision: str = "fp32",
-    data: Annotated[str | None, Parameter(help="Data for parity and scores; default: the recipe's.")] = None,
+    precision: Annotated[str, Parameter(help="fp32, int8 (for CPUs) or fp16 (for GPUs).")] = "fp32",
+    data: Annotated[
+        str | None, Parameter(help="Data for scores, and to calibrate int8; default: the recipe's.")
+    ] = None,
+    tolerance: Annotated[
+        float, Parameter(help="Percentage points of the main score on val that int8 or fp16 may lose.")
+    ] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Export a stored model's weights again, prove the graph and store it as the next version."""
+    """Export a stored model again, or in another precision, judge it and store it as the next version."""
     from surgery.recipes.export import export as run
 
-    run(model, precision, data, as_json)
+    run(model, precision, data, tolerance, as_json)
 
 
 @models_app.default
@@ -200,11 +205,19 @@ def models_show(model: str, *, as_json: Json = False) -> None:
 
 
 @models_app.command(name="promote")
-def models_promote(name: str, version: int, *, as_json: Json = False) -> None:
+def models_promote(
+    name: str,
+    version: int,
+    *,
+    anyway: Annotated[
+        bool, Parameter(negative="", help="Even if its precision lost more than its tolerance.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Make a version production."""
     from surgery.recipes.models import promote
 
-    promote(name, version, as_json=as_json)
+    promote(name, version, anyway=anyway, as_json=as_json)
 
 
 @models_app.command(name="rollback")

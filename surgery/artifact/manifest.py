@@ -134,10 +134,15 @@ class Manifest:
     input: InputSpec
     output: OutputSpec
     precision: Precision = "fp32"
+    """What the version was made in; what runs on a device is `precision_on`."""
     graph: str = "model.onnx"
     """File of the ONNX graph that is served where `serve` says nothing else."""
     serve: dict[str, str] = field(default_factory=lambda: {"cpu": "model.onnx", "cuda": "model.onnx"})
     """Graph file per kind of device."""
+    graphs: dict[str, str] = field(default_factory=dict, metadata={_OPTIONAL: True})
+    """Graph file of each precision that the version holds; empty where `graph` is all there is."""
+    speed: dict[str, Any] = field(default_factory=dict, metadata={_OPTIONAL: True})
+    """What each precision took where it was exported, by kind of device: what `serve` was chosen by."""
     backbone: dict[str, Any] = field(default_factory=dict)
     head: dict[str, Any] = field(default_factory=dict)
     strategy: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +163,11 @@ class Manifest:
     def graph_file(self, device: str) -> str:
         """Return the graph file to run on a kind of device (`cpu`, `cuda`)."""
         return self.serve.get(device, self.graph)
+
+    def precision_on(self, device: str) -> str:
+        """Return the precision of the graph that runs on a kind of device (`cpu`, `cuda`)."""
+        file = self.graph_file(device)
+        return next((name for name, each in self.graphs.items() if each == file), self.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; numbers that are not finite become null.
@@ -228,7 +238,8 @@ class Manifest:
                 found.append(f"files names {file!r}, which is not a path inside the version")
             if not _SHA256.fullmatch(digest):
                 found.append(f"files['{file}'] is not a sha256")
-        for label, file in (("graph", self.graph), *self.serve.items()):
+        graphs = [(f"graphs.{name}", file) for name, file in self.graphs.items()]
+        for label, file in (("graph", self.graph), *self.serve.items(), *graphs):
             if file not in self.files:
                 found.append(f"{label} is served from {file!r}, which files does not name")
         return found

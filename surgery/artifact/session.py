@@ -17,6 +17,7 @@ from surgery.artifact.answer import LabelAnswer, Mask, answer_labels, answer_mas
 from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
 from surgery.artifact.image import Pixels, prepare_image
 from surgery.artifact.manifest import Manifest
+from surgery.artifact.store import StoredVersion
 
 Floats = NDArray[np.float32]
 
@@ -134,6 +135,28 @@ def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Se
     return _checked(Session(path, "cpu", _open(path, threads, ["CPUExecutionProvider"])))
 
 
+def open_version(stored: StoredVersion, device: str = "auto", threads: int = 0) -> Session:
+    """Open the graph that a version serves on a device.
+
+    Its precision is `manifest.precision_on(session.device)`.
+
+    Args:
+        stored: The version.
+        device: `cpu`, `cuda`, or `auto`: CUDA where it can be opened, else the CPU.
+        threads: Threads of one run on the CPU; 0 for one per core.
+
+    Raises:
+        ConfigError, StoreError: See `open_session`.
+    """
+    manifest = stored.manifest
+    if device == "auto" and manifest.graph_file("cuda") != manifest.graph_file("cpu"):
+        try:
+            return open_session(stored.graph("cuda"), "cuda", threads)
+        except ConfigError:
+            return open_session(stored.graph("cpu"), "cpu", threads)
+    return open_session(stored.graph("cpu" if device == "auto" else device), device, threads)
+
+
 def answer_image(session: Session, manifest: Manifest, image: Pixels, explain: bool = False) -> Answer:
     """Return a model's answer for one decoded image: the one path from pixels to answer.
 
@@ -186,6 +209,8 @@ def _open(path: Path, threads: int, providers: list[Any]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _LEVEL_FATAL
+    # Without it sums of int8 products are cut off on processors that lack VNNI: other answers there.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

@@ -75,6 +75,8 @@ def export_onnx(model: Model, task: str, input: InputSpec, path: Path) -> None:
         ) from error
     proto = program.model_proto
     _name_sides(proto, task)
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # the exporter's own notes; they name folders of this machine
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
 

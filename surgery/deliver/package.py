@@ -107,9 +107,9 @@ def package(
         metadata = {"backbone": config.backbone, "head": str(config.head)}
         write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
         save_recipe(config, staging.path / "recipe.yaml")
-        _write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
+        write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
         if facts.table.split_rule != "given":
-            _write_json(staging.path / SPLIT_FILE, record_split(facts.table.items))
+            write_json(staging.path / SPLIT_FILE, record_split(facts.table.items))
         if (facts.run / RATES_FILE).exists():
             shutil.copyfile(facts.run / RATES_FILE, staging.path / RATES_FILE)
         if write:
@@ -145,13 +145,18 @@ def export_again(
     known = parent.manifest.strategy.get("classifier")
     classifier = open_classifier(parent.path, known) if known else None
     with store.stage(parent.name) as staging:
-        for name in parent.manifest.files:
-            (staging.path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(parent.path / name, staging.path / name)
+        copy_files(parent, staging.path)
+        files = parent.manifest.graphs.values()
+        for file in {*files} - {parent.manifest.graph}:
+            (staging.path / file).unlink()  # made from another graph than the one that is written now
         manifest = dataclasses.replace(
             parent.manifest,
+            precision="fp32",
+            serve={"cpu": parent.manifest.graph, "cuda": parent.manifest.graph},
+            graphs={},
+            speed={},
             parent=parent.ref,
-            created=_now(),
+            created=now(),
             surgery_version=surgery.__version__,
         )
         manifest, val = prove(staging.path, model, manifest, table, targets, report, classifier)
@@ -160,6 +165,13 @@ def export_again(
         if write:
             write(Unsealed(staging.path, manifest, table, targets, val))
         return staging.commit(manifest)
+
+
+def copy_files(parent: StoredVersion, folder: Path) -> None:
+    """Copy a version's files, all but its manifest."""
+    for name in parent.manifest.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(parent.path / name, folder / name)
 
 
 def prove(
@@ -204,7 +216,7 @@ def prove(
         f"parity: {parity['images']} images, largest difference {parity['max_difference']:.2g} "
         f"(logits up to {parity['largest_logit']:.3g}), answers equal"
     )
-    _write_json(folder / "parity.json", parity)
+    write_json(folder / "parity.json", parity)
     return dataclasses.replace(manifest, parity=parity, scores=scores), scored
 
 
@@ -267,7 +279,7 @@ def describe(facts: Facts, model: Model) -> Manifest:
     return Manifest(
         name=config.name,
         task=table.task,
-        created=_now(),
+        created=now(),
         surgery_version=surgery.__version__,
         input=facts.input,
         output=facts.targets.output,
@@ -300,9 +312,11 @@ def describe(facts: Facts, model: Model) -> Manifest:
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """Return this moment as a manifest writes it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file of a version that programs read."""
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 
 from surgery.artifact.image import read_image
 from surgery.artifact.manifest import Manifest
-from surgery.artifact.session import Session, answer_image
+from surgery.artifact.session import Answer, Session, answer_image
 from surgery.data.loaders import iterate
 from surgery.data.table import Item
 from surgery.data.targets import TargetSpec
@@ -55,22 +55,38 @@ def score_graph(
         targets: How their labels and masks map to the graph's classes.
         progress: Called with (images done, images in all).
     """
-    scorer: Any = make_scorer(manifest.output)
-    results: list[ImageResult] = []
+    scoring = Scoring(manifest, targets)
     order = [[i] for i in range(len(items))]
-    for done, loaded in enumerate(iterate(items, order, _load, workers=1)):
+    for done, loaded in enumerate(iterate(items, order, load_item, workers=1)):
         item, image, mask = loaded[0]
-        answer = answer_image(session, manifest, image)
-        if item.mask is None:
-            scorer.update(answer.logits, item.truth)
-            results.append(ImageResult(item, answer.logits, None))
-        else:
-            scorer.update(answer.mask, targets.encode_mask(mask, str(item.mask.path)))
-            results.append(ImageResult(item, None, scorer.counts[-1]))
+        scoring.add(item, answer_image(session, manifest, image), mask)
         progress(done + 1, len(items))
-    return Scored(scorer.compute(), results, scorer)
+    return scoring.finish()
 
 
-def _load(item: Item) -> tuple[Item, Any, Any]:
+class Scoring:
+    """The scores of a graph while its answers come in, one image after the other."""
+
+    def __init__(self, manifest: Manifest, targets: TargetSpec) -> None:
+        self.targets = targets
+        self.scorer: Any = make_scorer(manifest.output)
+        self.results: list[ImageResult] = []
+
+    def add(self, item: Item, answer: Answer, mask: Any) -> None:
+        """Count an image: what it is, what was answered, and its mask as the file holds it, or None."""
+        if item.mask is None:
+            self.scorer.update(answer.logits, item.truth)
+            self.results.append(ImageResult(item, answer.logits, None))
+        else:
+            self.scorer.update(answer.mask, self.targets.encode_mask(mask, str(item.mask.path)))
+            self.results.append(ImageResult(item, None, self.scorer.counts[-1]))
+
+    def finish(self) -> Scored:
+        """Return what was found."""
+        return Scored(self.scorer.compute(), self.results, self.scorer)
+
+
+def load_item(item: Item) -> tuple[Item, Any, Any]:
+    """Return an item, its image (h, w, 3) and its mask as the file holds it, or None."""
     mask = None if item.mask is None else item.mask.read()
     return item, read_image(item.image), mask

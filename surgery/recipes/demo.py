@@ -260,12 +260,12 @@ def check_answer(store: Path, ref: str, image: Any, mask: Any, truth: Any, overl
     from PIL import Image
 
     from surgery.artifact.answer import draw_overlay
-    from surgery.artifact.session import answer_image, open_session
+    from surgery.artifact.session import answer_image, open_version
     from surgery.artifact.store import Store
 
     stored = Store(store).resolve(ref)
     Image.fromarray(draw_overlay(image, mask, stored.manifest.output)).save(overlay)
-    own = answer_image(open_session(stored.graph()), stored.manifest, image).mask
+    own = answer_image(open_version(stored), stored.manifest, image).mask
     cars = mask > 0
     return {
         "served_equal": float((own == mask).mean()),

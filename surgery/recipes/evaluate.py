@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from surgery.artifact.errors import ConfigError, DataError
+from surgery.artifact.errors import DataError
 from surgery.artifact.store import Store
 
 SHOWN_CLASSES = 20
@@ -29,7 +29,7 @@ def evaluate(ref: str, data: str, split: str, device: str, as_json: bool, skip_b
         DataError: If the data cannot be read, or holds other classes than the model.
     """
     stored = Store().resolve(ref)
-    from surgery.artifact.session import open_session
+    from surgery.artifact.session import open_version
     from surgery.deliver.scoring import score_graph
     from surgery.recipes.reading import read_as_trained
     from surgery.train.reporting import Reporter
@@ -40,15 +40,17 @@ def evaluate(ref: str, data: str, split: str, device: str, as_json: bool, skip_b
     items = table.of(split)
     if not items:
         raise DataError(f"{data}: there is no image in split {split!r}", "Give --split train, val or test.")
-    session = open_session(stored.graph(device_kind(device)), device)
+    session = open_version(stored, device)
+    precision = manifest.precision_on(session.device)
     with report.task(f"scoring {stored.ref}") as task:
         scores = score_graph(session, manifest, items, targets, task.update).scores
-    facts = {"model": stored.name, "version": stored.version, "split": split, **scores.to_dict()}
+    facts = {"model": stored.name, "version": stored.version, "precision": precision, "split": split}
+    facts |= scores.to_dict()
     if as_json:
         json.dump(facts, sys.stdout)
         print()
         return
-    print(f"{stored.ref} on {split} of {data}, {scores.n} images")
+    print(f"{stored.ref} ({precision}) on {split} of {data}, {scores.n} images")
     for key, value in scores.scores.items():
         print(f"  {key:<16}{value:.4f}")
     print_table(scores.per_class)
@@ -61,17 +63,6 @@ def evaluate(ref: str, data: str, split: str, device: str, as_json: bool, skip_b
             }
         )
     report.line(f"next: surgery predict {stored.ref} IMAGE --out out/")
-
-
-def device_kind(device: str) -> str:
-    """Return the kind of device, `cpu` or `cuda`, that a wish comes down to on this machine."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device!r} is not one of auto, cpu, cuda")
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def print_table(per_class: Mapping[str, Mapping[str, float]]) -> None:

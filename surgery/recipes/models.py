@@ -78,25 +78,50 @@ def show(ref: str, as_json: bool = False) -> None:
     _say(f"next: surgery evaluate {stored.ref} DATA, or surgery predict {stored.ref} IMAGE")
 
 
-def promote(name: str, version: int, as_json: bool = False) -> None:
+def promote(name: str, version: int, as_json: bool = False, anyway: bool = False) -> None:
     """Make a version production: NAME alone and the service mean it from now on.
 
     Args:
         name: The model.
         version: Number of the version; every file of it is checked first.
         as_json: Print one JSON object.
+        anyway: Also a version whose precision lost more than the tolerance it was exported with.
 
     Raises:
+        ConfigError: It lost more, and `anyway` was not said.
         ModelNotFoundError: No such version.
         StoreError: A file of it is damaged.
     """
     from surgery.artifact.store import Store
 
     store = Store()
+    if not anyway:
+        _refuse_loss(store.resolve(f"{name}@{version}"))
     stored = store.promote(name, version)
     _print_change(store, stored, f"{stored.ref} is production", as_json)
     if "previous" in store.aliases(name):
         _say(f"next: surgery models rollback {name}, to go back")
+
+
+def _refuse_loss(stored: StoredVersion) -> None:
+    """Refuse a version whose precision costs more than was to be lost.
+
+    Raises:
+        ConfigError: If so.
+    """
+    from surgery.artifact.errors import ConfigError
+
+    precision = stored.manifest.precision
+    facts = stored.manifest.parity.get("precisions", {}).get(precision, {})
+    if facts.get("passed", True):
+        return
+    raise ConfigError(
+        f"{stored.ref}: in {precision} its {facts['metric']} on val is {facts['score']:.4f}, in fp32 "
+        f"{facts['fp32']:.4f}; {facts['loss_points']:.2f} points are lost, the tolerance is "
+        f"{facts['tolerance_points']:g}",
+        f"export {stored.manifest.parent} again with another --precision or a larger --tolerance, or "
+        f"promote it all the same: `surgery models promote {stored.name} {stored.version} --anyway`.",
+    )
 
 
 def rollback(name: str, as_json: bool = False) -> None:
@@ -215,6 +240,7 @@ def _facts(stored: StoredVersion) -> dict[str, str]:
         "layers": "\n".join(f"{layer.get('name')}: {layer.get('fate')}" for layer in layers),
         "input": f"{spec.size_rule}, {size}, {spec.colour}",
         "precision": manifest.precision,
+        "served": "\n".join(_describe_served(manifest)),
         "scores": "\n".join(f"{key} {value:.4f}" for key, value in _scores(manifest).items()),
         "calibration": _describe_calibration(manifest),
         "parent": manifest.parent or "",
@@ -231,6 +257,16 @@ def _describe_calibration(manifest: Manifest) -> str:
         return ""
     error = f"error {facts['ece_before']:.4f} without, {facts['ece_after']:.4f} with it"
     return f"temperature {manifest.output.temperature:g}; {error}"
+
+
+def _describe_served(manifest: Manifest) -> list[str]:
+    """Return a line for each kind of device: what runs on it, and what was measured."""
+    lines = []
+    for device in manifest.serve:
+        times = manifest.speed.get(device, {}).get("milliseconds", {})
+        measured = ", ".join(f"{name} {took:.3g} ms" for name, took in times.items())
+        lines.append(f"{device}: {manifest.precision_on(device)}" + (f" ({measured})" if measured else ""))
+    return lines
 
 
 def _scores(manifest: Manifest) -> dict[str, float]:

@@ -33,8 +33,7 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
         SystemExit: With 2, after all answers, if images could not be decoded.
     """
     stored = Store().resolve(ref)
-    from surgery.artifact.session import open_session
-    from surgery.recipes.evaluate import device_kind
+    from surgery.artifact.session import open_version
     from surgery.train.reporting import Reporter
 
     manifest = stored.manifest
@@ -45,7 +44,7 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
         out.mkdir(parents=True, exist_ok=True)
         if manifest.task == "segment":
             _refuse_overwriting(paths, out)
-    session = open_session(stored.graph(device_kind(device)), device)
+    session = open_version(stored, device)
     report = Reporter()
     results: list[dict[str, Any]] = []
     with report.task(f"answering with {stored.ref}") as task:
@@ -56,7 +55,9 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
     if out is not None and manifest.task == "classify":
         _write_csv(out / "predictions.csv", [result for result in results if "labels" in result])
     if as_json:
-        json.dump({"model": stored.name, "version": stored.version, "results": results}, sys.stdout)
+        facts = {"model": stored.name, "version": stored.version}
+        facts |= {"precision": manifest.precision_on(session.device), "results": results}
+        json.dump(facts, sys.stdout)
         print()
     else:
         for result in results:

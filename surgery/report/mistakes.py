@@ -113,7 +113,8 @@ def draw_mistakes(
     A mask is answered once more here: none was kept when val was scored.
     """
     manifest, output = draft.manifest, draft.manifest.output
-    session = open_session(draft.folder / manifest.graph, "cpu") if output.mask_values else None
+    graph = draft.folder / manifest.graphs.get(manifest.precision, manifest.graph)
+    session = open_session(graph, "cpu") if output.mask_values else None
     cards = []
     for mistake in mistakes:
         item = draft.val.images[mistake.index].item

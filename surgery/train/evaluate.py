@@ -33,9 +33,14 @@ class Scores:
     classes: tuple[str, ...]
 
     @property
+    def metric(self) -> str:
+        """Name of the main score: mean IoU, mean average precision, or accuracy."""
+        return next(name for name in ("iou", "map", "accuracy") if name in self.scores)
+
+    @property
     def main(self) -> float:
-        """The score that checkpoints are chosen by: mean IoU, mean average precision, or accuracy."""
-        return next(self.scores[name] for name in ("iou", "map", "accuracy") if name in self.scores)
+        """The score that checkpoints are chosen by."""
+        return self.scores[self.metric]
 
     def to_dict(self) -> dict[str, object]:
         return {

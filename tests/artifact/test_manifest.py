@@ -67,6 +67,8 @@ def test_what_json_cannot_hold_is_named() -> None:
         ("files", {"model.onnx": "0" * 64, "../x": "0" * 64}),
         ("graph", "other.onnx"),
         ("serve", {"cpu": "/etc/passwd"}),
+        ("graphs", {"int8": "model.int8.onnx"}),
+        ("speed", 3),
         ("parent", 2),
         ("scores", [1]),
     ],
@@ -80,7 +82,7 @@ def test_wrong_field_is_named(path: str, value: Any) -> None:
         Manifest.from_dict(values)
 
 
-@pytest.mark.parametrize("field", sorted(stored().to_dict()))
+@pytest.mark.parametrize("field", sorted({*stored().to_dict()} - {"graphs", "speed"}))
 def test_missing_field_is_named(field: str) -> None:
     values = stored().to_dict()
     del values[field]
@@ -97,6 +99,21 @@ def test_a_manifest_from_before_the_temperature_is_read() -> None:
         broken = {**values, "output": {k: v for k, v in values["output"].items() if k != field}}
         with pytest.raises(StoreError, match=rf"output\.{field} is missing"):
             Manifest.from_dict(broken)
+
+
+def test_the_precision_is_that_of_the_graph_that_runs() -> None:
+    graphs = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+    serve = {"cpu": "model.int8.onnx", "cuda": "model.onnx"}
+    manifest = replace(stored(), precision="int8", graphs=graphs, serve=serve)
+    assert (manifest.precision_on("cpu"), manifest.precision_on("cuda")) == ("int8", "fp32")
+    assert replace(manifest, serve={"cpu": "model.onnx"}).precision_on("cpu") == "fp32"
+    assert stored().precision_on("cpu") == "fp32"
+
+
+def test_a_manifest_from_before_the_precisions_is_read() -> None:
+    values = stored().to_dict()
+    del values["graphs"], values["speed"]
+    assert Manifest.from_dict(values) == stored()
 
 
 def test_a_classifier_keeps_its_temperature(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tiny_graph import Add, make_manifest, write_graph
 from surgery.artifact import session as module
 from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
 from surgery.artifact.manifest import InputSpec
-from surgery.artifact.session import answer_image, open_session
+from surgery.artifact.session import answer_image, open_session, open_version
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
 
@@ -154,3 +154,25 @@ def test_the_room_stays_light() -> None:
         assert not heavy & imported_by(f"surgery.artifact.{name}")
     for name in ("errors", "names", "manifest", "store"):
         assert not {"numpy", "cv2", "PIL"} & imported_by(f"surgery.artifact.{name}")
+
+
+def test_a_version_runs_the_graph_that_it_serves(add: Add, tmp_path: Path) -> None:
+    stored = add()
+    write_graph(stored.path / "model.int8.onnx")
+    serve = {"cpu": "model.int8.onnx", "cuda": "model.onnx"}
+    both = replace(stored, manifest=replace(stored.manifest, serve=serve))
+    assert open_version(stored, "cpu").path.name == "model.onnx"
+    assert open_version(both, "cpu").path.name == "model.int8.onnx"
+    session = open_version(both, "auto")
+    assert session.path.name == serve[session.device]
+    with pytest.raises(ConfigError, match="tpu"):
+        open_version(both, "tpu")
+
+
+def test_a_graph_without_a_map_explains_nothing(add: Add) -> None:
+    stored = add("ants", "classify")
+    session = open_session(stored.graph(), "cpu")
+    assert not session.explains
+    assert answer_image(session, stored.manifest, IMAGES[0], explain=True).cam is None
+    with pytest.raises(StoreError, match="no output 'cam'"):
+        session.run_explained(IMAGES)

@@ -15,6 +15,9 @@ from surgery.artifact.session import open_session
 from surgery.config import CLASSIFIERS
 from surgery.deliver.classifier import CLASSIFIER_FILE, from_sklearn, join_classifier, open_classifier
 from surgery.deliver.export import export_onnx
+from surgery.deliver.fp16 import write_fp16
+from surgery.deliver.layers import read_parts
+from surgery.deliver.quantise import find_ranges, quantise
 from surgery.nets.assemble import build_model
 from surgery.nets.weights import load_weights
 from surgery.train import classifiers
@@ -72,6 +75,21 @@ def test_joined_to_a_network_the_graph_gives_the_features_and_what_follows_from_
     outputs = onnx.load(path, load_external_data=False).graph.output
     sides = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in outputs}
     assert sides == {"logits": ["n", 3], "embedding": ["n", features.shape[1]]}
+    _check_precisions(path, images, logits, embedding)
+
+
+def _check_precisions(path: Path, images, logits, embedding) -> None:
+    """The network in front loses bits; pooling and classifier stay in float."""
+    parts = read_parts(path, "classify")
+    assert parts.layers
+    assert all(name.startswith("network/") for name in parts.inside)
+    ranges = find_ranges(parts, iter([image[None] for image in images]))
+    onnx.save(quantise(parts, ranges["extremes"], parts.layers), path.with_name("int8.onnx"))
+    write_fp16(parts, path.with_name("fp16.onnx"))
+    for name, bound in (("int8.onnx", 0.3), ("fp16.onnx", 0.03)):
+        coarse, features = open_session(path.with_name(name), "cpu").run(images)
+        assert 0 < np.abs(features - embedding).max() < bound * np.abs(embedding).max()
+        assert np.abs(coarse - logits).max() < 2 * bound * max(1, np.abs(logits).max())
 
 
 def test_a_damaged_classifier_is_an_error_of_the_store(tmp_path: Path):

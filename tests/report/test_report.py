@@ -260,3 +260,31 @@ def test_a_range_test_is_drawn_where_there_was_one(tmp_path):
         charts = [each["aria-label"] for each in page.all("svg")]
         assert ("Loss by learning rate" in charts) == tested
         assert ("the line marks 0.001" in page.text) == tested
+
+
+def test_a_precision_says_what_it_lost_and_what_runs(tmp_path: Path) -> None:
+    version = labels(tmp_path)
+    facts = {
+        "metric": "accuracy", "score": 0.7, "fp32": 0.8, "loss_points": 10.0, "tolerance_points": 0.5,
+        "passed": False, "answers_equal": 0.875, "max_difference": 0.25, "largest_logit": 4.0,
+        "left_in_float": ["stage1.conv", "stage2.conv"],
+    }  # fmt: skip
+    (tmp_path / "model.int8.onnx").write_bytes((tmp_path / "model.onnx").read_bytes())
+    manifest = replace(
+        version.manifest,
+        precision="int8",
+        graphs={"fp32": "model.onnx", "int8": "model.int8.onnx"},
+        serve={"cpu": "model.int8.onnx", "cuda": "model.onnx"},
+        parity=version.manifest.parity | {"precisions": {"int8": facts}},
+        speed={"cpu": {"milliseconds": {"fp32": 40.0, "int8": 15.5}, "runs": 15}},
+    )
+    write_report(replace(version, manifest=manifest), Reporter())
+    text = Page((tmp_path / REPORT_FILE).read_text("utf-8")).text
+    for said in (
+        "In int8 the accuracy on val is 0.700, in fp32 0.800: 10 percentage points are lost, 0.5 may be",
+        "this version is not to be promoted",
+        "stage1.conv, stage2.conv",
+        "On cpu it serves int8",
+        "40 ms in fp32, 15.5 ms in int8",
+    ):
+        assert said in text

@@ -160,7 +160,12 @@ def test_the_graph_of_the_device_is_served(store: Store, serve: Callable[..., Te
         onnx.save(classifier_graph(SCALE), staging.path / "model.onnx")
         onnx.save(classifier_graph(-SCALE), staging.path / "model.int8.onnx")
         served_on = {"cpu": "model.int8.onnx", "cuda": "model.onnx"}
-        staging.commit(replace(manifest, serve=served_on, precision="int8"))
+        graphs = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
+        staging.commit(replace(manifest, serve=served_on, graphs=graphs, precision="int8"))
+    with store.stage("colours") as staging:  # made in int8, but fp32 was faster
+        onnx.save(classifier_graph(SCALE), staging.path / "model.onnx")
+        onnx.save(classifier_graph(-SCALE), staging.path / "model.int8.onnx")
+        staging.commit(replace(manifest, graphs=graphs, precision="int8"))
     for device in ("cpu", "auto"):  # `auto` is meant for a machine without CUDA here
         if device == "auto" and not _why_no_cuda():
             continue
@@ -168,6 +173,10 @@ def test_the_graph_of_the_device_is_served(store: Store, serve: Callable[..., Te
         assert body["labels"][-1]["label"] == "red"
         assert body["sha256"] == store.resolve("colours@2").manifest.files["model.int8.onnx"]
         assert body["precision"] == "int8"
+    client = serve(device="cpu")
+    assert ask(client, RED, model="colours@3").json()["precision"] == "fp32"
+    rows = {row["version"]: row["precision"] for row in client.get("/models").json()["models"]}
+    assert rows == {1: "fp32", 2: "int8", 3: "fp32"}
 
 
 def test_ready_once_a_model_is_loaded(client: TestClient) -> None:
