@@ -22,8 +22,8 @@ def write_fp16(parts: Parts, path: Path) -> None:
     """Write a graph whose layers compute in float16.
 
     Images stay uint8, answers float32; the normalisation and what follows the last feature map of a
-    classifier stay float32 throughout, as squares leave float16's range. (The converters of onnxruntime and
-    onnxconverter-common round every value between two float32 nodes to float16.)
+    classifier stay float32 throughout, as squares leave float16's range. (The converter of
+    onnxruntime rounds every value between two float32 nodes to float16, and leaves nodes out of order.)
 
     Args:
         parts: The float32 graph.
