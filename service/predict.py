@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
+from surgery.artifact.answer import LabelAnswer, Mask
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.image import Pixels, decode_image, prepare_image
 from surgery.artifact.session import read_logits
@@ -22,6 +23,7 @@ from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
 from .runtime import Runtime
 from .served import Served
+from .trials import Trials
 
 T = TypeVar("T")
 
@@ -33,6 +35,19 @@ class Answered:
     body: dict[str, Any]
     picture: Picture | None
     milliseconds: dict[str, float]
+    image: Pixels
+    """Decoded, shape (h, w, 3)."""
+    labels: list[LabelAnswer] | None
+    mask: Mask | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The response to a question, and what it was made of."""
+
+    response: Response
+    found: tuple[Answered | Refusal, ...]
+    """An answer or an error for each image, in their order."""
 
 
 class Answerer:
@@ -48,15 +63,23 @@ class Answerer:
         self.metrics = metrics
         self.batcher = Batcher()
         self._cores = ThreadPoolExecutor(os.cpu_count() or 1, "cores")
+        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings.timeout_s)
         self._loading = ThreadPoolExecutor(1, "loading")
 
     def start(self) -> None:
         self.batcher.start()
+        self.trials.start()
 
     def stop(self) -> None:
         self.batcher.stop()
+        self.trials.stop()
         self._cores.shutdown()
         self._loading.shutdown(cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for a network."""
+        return self.batcher.waiting + self.trials.waiting
 
     async def answer(self, question: Question) -> Response:
         """Return the answer to a question.
@@ -67,34 +90,44 @@ class Answerer:
         served = self.runtime.find_loaded(question.model)
         if served is None:
             served = await _in(self._loading, self.runtime.find, question.model)
+        rollout = self.runtime.rollout_of(question.model, served)
+        if rollout is None:
+            return (await self._ask(served, question, self.batcher)).response
+        return await self.trials.answer(rollout, question)
+
+    async def _ask(self, served: Served, question: Question, batcher: Batcher) -> Answers:
+        """Return what a version answers to a question, run by a batcher.
+
+        Raises:
+            Refusal: If it has no such answer, or the only image is none.
+        """
         if question.wish.explain and served.manifest.task == "classify" and not served.session.explains:
             message = (
                 f"{served.manifest.name}@{served.manifest.version} has no class activation maps in its graph"
             )
             raise Refusal(422, "cannot_explain", message, "Ask without explain, or export the model again.")
-        found = await asyncio.gather(
-            *(self._answer_image(served, upload, question.wish) for upload in question.images),
+        gathered = await asyncio.gather(
+            *(self._answer_image(served, upload, question.wish, batcher) for upload in question.images),
             return_exceptions=True,
         )
-        for each in found:
+        found: list[Answered | Refusal] = []
+        for each in gathered:
             if isinstance(each, BaseException) and not isinstance(each, Refusal):
                 raise each
+            found.append(each)
         if len(found) > 1:
-            return _reply_to_several(served, question.images, found)
+            return Answers(_reply_to_several(served, question.images, found), tuple(found))
         (only,) = found
-        if isinstance(only, BaseException):
+        if isinstance(only, Refusal):
             raise only
-        if only.picture is not None:
-            return Response(only.picture, media_type="image/png", headers=_headers(served, only.milliseconds))
-        body = {**describe_model(served), **only.body, "milliseconds": only.milliseconds}
-        return JSONResponse(body, headers=_headers(served, only.milliseconds))
+        return Answers(_reply_to_one(served, only), (only,))
 
-    async def _answer_image(self, served: Served, upload: Upload, wish: Wish) -> Answered:
+    async def _answer_image(self, served: Served, upload: Upload, wish: Wish, batcher: Batcher) -> Answered:
         try:
             image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
             mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
-            run = await asyncio.wrap_future(self.batcher.submit(served, prepared, mapped))
-            body, picture, finish_s = await _in(self._cores, _finish, served, image, run, wish)
+            run = await asyncio.wrap_future(batcher.submit(served, prepared, mapped))
+            body, picture, labels, mask, finish_s = await _in(self._cores, _finish, served, image, run, wish)
         except SurgeryError as error:
             raise Refusal.of(error) from error
         seconds = {
@@ -105,7 +138,8 @@ class Answerer:
             "postprocess": finish_s,
         }
         self.metrics.answered(served, image.shape[0] * image.shape[1], run.batch, seconds)
-        return Answered(body, picture, {step: round(value * 1e3, 3) for step, value in seconds.items()})
+        milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
+        return Answered(body, picture, milliseconds, image, labels, mask)
 
     def _read(self, served: Served, upload: Upload) -> tuple[Pixels, Pixels, float, float]:
         start = time.perf_counter()
@@ -121,15 +155,23 @@ async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any)
 
 def _finish(
     served: Served, image: Pixels, run: Run, wish: Wish
-) -> tuple[dict[str, Any], Picture | None, float]:
+) -> tuple[dict[str, Any], Picture | None, list[LabelAnswer] | None, Mask | None, float]:
     start = time.perf_counter()
     labels, mask = read_logits(run.logits, (image.shape[1], image.shape[0]), served.manifest)
     body, picture = describe_answer(served.manifest, image, run, labels, mask, wish)
-    return body, picture, time.perf_counter() - start
+    return body, picture, labels, mask, time.perf_counter() - start
+
+
+def _reply_to_one(served: Served, only: Answered) -> Response:
+    headers = _headers(served, only.milliseconds)
+    if only.picture is not None:
+        return Response(only.picture, media_type="image/png", headers=headers)
+    body = {**describe_model(served), **only.body, "milliseconds": only.milliseconds}
+    return JSONResponse(body, headers=headers)
 
 
 def _reply_to_several(
-    served: Served, uploads: tuple[Upload, ...], found: list[Answered | BaseException]
+    served: Served, uploads: tuple[Upload, ...], found: list[Answered | Refusal]
 ) -> Response:
     """Answer several images: an answer or an error for each, in their order."""
     results: list[dict[str, Any]] = []
@@ -137,7 +179,7 @@ def _reply_to_several(
     for upload, each in zip(uploads, found, strict=True):
         if isinstance(each, Refusal):
             results.append({"file": upload.name, "error": each.body()})
-        elif isinstance(each, Answered):
+        else:
             results.append({"file": upload.name, **each.body, "milliseconds": each.milliseconds})
             for step, value in each.milliseconds.items():
                 total[step] = round(total.get(step, 0.0) + value, 3)
