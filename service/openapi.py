@@ -33,6 +33,13 @@ _STEPS = ("decode", "preprocess", "queue", "inference", "postprocess")
 _PNG = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _COUNT = {"type": "integer", "minimum": 0}
+_KEY = {
+    "name": "X-Request-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Requests of one key are answered by one version, also while a canary answers some.",
+}
 _ROLLOUT = {"kind": {"enum": ["shadow", "canary"]}, "share": {**_SHARE, "exclusiveMinimum": 0}}
 _POINTS = {
     "type": "array",
@@ -104,15 +111,7 @@ def _predict(settings: Settings) -> dict[str, Any]:
             {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
             for name, (schema, text) in options.items()
         ]
-        + [
-            {
-                "name": "X-Request-Key",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string"},
-                "description": "Requests of one key are answered by one version, also while two of them answer.",
-            }
-        ],
+        + [_KEY],
         "requestBody": {
             "required": True,
             "content": {
@@ -168,8 +167,10 @@ def _get(summary: str, schema: str | None, kind: str, locked: bool = True) -> di
 def _compare() -> dict[str, Any]:
     found = _get("How a candidate compares with production", "Comparison", "application/json")
     text = "Name of the model; may be left out where there is one only."
-    name = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
-    found["parameters"] = [{**name, "description": text}]
+    schema = {"type": "string"}
+    found["parameters"] = [
+        {"name": "model", "in": "query", "required": False, "schema": schema, "description": text}
+    ]
     found["responses"] |= _errors((404, 503))
     return found
 
