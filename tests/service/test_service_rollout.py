@@ -18,6 +18,7 @@ from test_service_faults import refused
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
 from service import limits, runtime, shadow
+from surgery.artifact.errors import SurgeryError
 from surgery.artifact.manifest import InputSpec
 from surgery.artifact.store import Store
 
@@ -47,6 +48,7 @@ class Network:
         self.shapes: list[tuple[int, ...]] = []
         self.nice: list[int] = []
         self.fails: Callable[[np.ndarray], bool] = lambda images: False
+        self.error: Exception = RuntimeError("the network is broken")
         self.go_on = threading.Event()
         self.go_on.set()
 
@@ -55,7 +57,7 @@ class Network:
         self.nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         self.go_on.wait(20)
         if self.fails(images):
-            raise RuntimeError("the network is broken")
+            raise self.error
         return self.session.run(images)
 
 
@@ -130,6 +132,18 @@ def test_a_shadow_changes_no_answer_and_its_disagreements_are_told(two: Store, s
         assert (body[who]["version"], body[who]["answered"], body[who]["errors"]) == (number, 4, 0)
         assert 0 < body[who]["milliseconds"]["p50"] <= body[who]["milliseconds"]["p95"]
     assert [counted(client, "shadow", outcome) for outcome in ("agreed", "differed")] == [1, 3]
+
+
+def test_a_shadow_sees_its_share(two: Store, serve: Serve) -> None:
+    two.start_rollout("colours", 2, "shadow", 0.3)
+    client = serve()
+    digests = [hashlib.sha256(f"colours@2\n{key}".encode()).hexdigest() for key in KEYS]
+    wanted = sum(int(digest[:16], 16) / 16**16 < 0.3 for digest in digests)
+    for key in KEYS:
+        assert version(client, key=key) == 1
+    until(lambda: compare(client)["compared"] == wanted)
+    time.sleep(0.1)
+    assert compare(client)["compared"] == wanted < len(KEYS)
 
 
 def test_a_shadow_of_masks(store: Store, serve: Serve) -> None:
@@ -277,11 +291,13 @@ def test_a_version_that_is_named_is_the_one_that_answers(two: Store, serve: Serv
     assert compare(client)["candidate"]["answered"] == 3
 
 
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SurgeryError("out of memory")])
 def test_whoever_the_candidate_fails_is_answered_by_production(
-    two: Store, serve: Serve, candidate: list[Network]
+    two: Store, serve: Serve, candidate: list[Network], error: Exception
 ) -> None:
     two.start_rollout("colours", 2, "canary", 1)
     client = serve()
+    candidate[0].error = error
     candidate[0].fails = lambda images: images.max() == 255
     assert version(client, plain((9, 0, 0))) == 2
     assert version(client, RED) == 1
@@ -368,12 +384,8 @@ def test_no_path_of_the_server_is_told(two: Store, serve: Serve, candidate: list
     two.start_rollout("colours", 2, "canary", 1)
     client = serve()
 
-    def broken(images: np.ndarray) -> bool:
-        from surgery.artifact.errors import SurgeryError
-
-        raise SurgeryError(f"{two.root}/colours/2/model.onnx: cannot run")
-
-    candidate[0].fails = broken
+    candidate[0].fails = lambda images: True
+    candidate[0].error = SurgeryError(f"{two.root}/colours/2/model.onnx: cannot run")
     for _ in range(5):
         assert version(client) == 1
     assert "colours/2/model.onnx: cannot run" in compare(client)["stopped"]
