@@ -62,11 +62,9 @@ def compare(name: str, url: str, token: str | None, as_json: bool) -> None:
 
 def _get(url: str, token: str | None) -> dict[str, Any]:
     """Return the JSON object at an address."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"{url} is no address of a service", "give one such as --url http://127.0.0.1:3000."
-        )
+    host = _host(url)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigError("the token holds more than printable ASCII", f"see --token and {TOKEN}.")
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     # A redirect would take the token to wherever it leads; a proxy knows nothing of this machine's ports.
     handlers: list[Any] = [_NoRedirect()]
