@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-ANYWHERE = ("startup",)
+ANYWHERE = ("startup", "serve")
 ON_DATA = ("cache", "hymenoptera", "views", "peers", "camvid")
 
 

@@ -18,11 +18,9 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ import platformdirs
 
 from bench import decode, step
 from bench.common import clean_room, data_folder, publish, run_command, surgery
+from bench.environment import make_environment
 
 EPOCHS, BATCH, SIZE = 10, 32, 224
 BACKBONES = ("tf_efficientnet_lite0", "vgg16")
@@ -56,36 +55,15 @@ def main() -> None:
     options = parser.parse_args()
     data = data_folder(options.data, "hymenoptera")
     parts = options.parts.split(",")
-    python = make_environment(options.environment) if {"frozen", "decode"} & {*parts} else None
+    python = None
+    if {"frozen", "decode"} & {*parts}:
+        python = make_environment(options.environment, ("fastai", "safetensors"), SAME)
     if "frozen" in parts and python:
         compare_frozen(python, data, options)
     if "step" in parts:
         step.compare(data, step.BACKBONES, BATCH, SIZE)
     if "decode" in parts and python:
         decode.compare(data, python, SIZE)
-
-
-def make_environment(folder: Path) -> str:
-    """Return the Python of the peers' environment, which is made where it is missing."""
-    python = folder / "bin" / "python"
-    ready = folder / "ready"
-    if not ready.exists():
-        uv = str(Path(sys.executable).parent / "uv")
-        subprocess.run([uv, "venv", "--clear", "--python", sys.executable, folder], check=True)
-        pinned = [f"{name}=={version(name)}" for name in SAME]
-        command = [uv, "pip", "install", "--python", str(python), "fastai", "safetensors", *pinned]
-        subprocess.run(command, check=True, env=os.environ | package_index())
-        ready.touch()
-    return str(python)
-
-
-def package_index() -> dict[str, str]:
-    """Return pip's own index for uv, which does not read pip's configuration."""
-    if "UV_DEFAULT_INDEX" in os.environ:
-        return {}
-    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    index = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    return {"UV_DEFAULT_INDEX": index} if index else {}
 
 
 def compare_frozen(python: str, data: Path, options: argparse.Namespace) -> None:

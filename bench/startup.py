@@ -8,26 +8,18 @@ The served model is VGG16 with the deconv head and random weights: they weigh wh
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from bench.common import ROOT, clean_room, publish, surgery
+from bench.servers import MIB, SERVE, run_server
 
 HEAVY = ("torch", "timm", "onnxruntime", "albumentations", "cv2", "numpy", "bentoml")
-MIB = 2**20
-BENTOML = str(Path(sys.executable).parent / "bentoml")
 
 
 def main() -> None:
@@ -83,25 +75,11 @@ def measure_service(what: str, environment: dict[str, str], path: str, runs: int
     """Start `bentoml serve`, wait until `path` answers 200, and weigh its processes together."""
     seconds, resident, proportional = [], [], []
     for _ in range(runs):
-        with tempfile.TemporaryDirectory() as home, socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            probe.close()
-            started = time.perf_counter()
-            server = subprocess.Popen(
-                [BENTOML, "serve", "--host", "127.0.0.1", "--port", str(port)],
-                cwd=ROOT, env=environment | {"BENTOML_HOME": home}, start_new_session=True,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            try:
-                wait_for(f"http://127.0.0.1:{port}{path}", server)
-                seconds.append(time.perf_counter() - started)
-                tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-                resident.append(sum(process.memory_info().rss for process in tree))
-                proportional.append(sum(process.memory_full_info().pss for process in tree))
-            finally:
-                os.killpg(server.pid, signal.SIGTERM)
-                server.wait(60)
+        with run_server(SERVE, environment, path) as server:
+            seconds.append(server.seconds)
+            tree = server.processes()
+            resident.append(sum(process.memory_info().rss for process in tree))
+            proportional.append(sum(process.memory_full_info().pss for process in tree))
     return {
         "what": what,
         "seconds (median)": statistics.median(seconds),
@@ -109,18 +87,6 @@ def measure_service(what: str, environment: dict[str, str], path: str, runs: int
         "MiB, shared pages once": statistics.median(proportional) / MIB,
         "processes": len(tree),
     }
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], timeout_s: float = 120) -> None:
-    """Return when the address answers 200."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.02)
-    sys.exit(f"the service did not answer at {url}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Building:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.locked = bool(read_tokens(settings))
         self.runtime = Runtime(settings)
         self.guard: Guard | None = None
         self.metrics = Metrics(lambda: self.answerer.waiting, lambda: self.guard.at_work if self.guard else 0)
@@ -66,7 +67,7 @@ class Building:
 
     def start(self) -> None:
         start_log(self.settings.log_format)
-        if not read_tokens(self.settings):
+        if not self.locked:
             log.info("SURGERY_TOKENS names no token: whoever reaches this address may ask")
         self.runtime.start()
         self.answerer.start()
@@ -121,13 +122,13 @@ class Building:
 
     async def document(self, request: Request) -> Response:
         """Answer GET /openapi.json."""
-        return JSONResponse(describe_interface(self.settings, bool(read_tokens(self.settings))))
+        return JSONResponse(describe_interface(self.settings, self.locked))
 
     def routes(self) -> dict[str, Route]:
         """Return what is answered without BentoML, by path."""
         found = {
             "/": self.page, "/models": self.models, "/compare": self.compare, "/metrics": self.count,
-            "/openapi.json": self.document,
+            "/openapi.json": self.document, "/docs.json": self.document,  # where BentoML has one of its own
         }  # fmt: skip
         return {path: Route(path, answer, methods=["GET"]) for path, answer in found.items()}
 
@@ -135,7 +136,7 @@ class Building:
 def build_service(settings: Settings) -> Any:
     """Return the BentoML service for these settings."""
     building = Building(settings)
-    host = settings.host or ("0.0.0.0" if read_tokens(settings) else "127.0.0.1")
+    host = settings.host or ("0.0.0.0" if building.locked else "127.0.0.1")
 
     # BentoML's own timeout and bounds are the last resort behind Guard's, which answers in the one shape;
     # its metrics take every path that anybody invents as a label, and its log line knows no request.

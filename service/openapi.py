@@ -233,6 +233,7 @@ def _schemas() -> dict[str, Any]:
         "labels": {"type": "array", "items": label},
         "size": {**numbers, "minItems": 2, "maxItems": 2, "description": "Width and height."},
         "values": {"type": "object", "additionalProperties": _COUNT},
+        "rest": {"type": ["string", "null"], "description": "The class that stands for everything else."},
         "pixels": {"type": "object", "additionalProperties": _SHARE},
         "boxes": {"type": "array", "items": box},
         "mask": _PNG,
@@ -276,6 +277,8 @@ def _models() -> dict[str, Any]:
             "input": {"type": "object"},
             "device": text,
             "rollout": _object(_ROLLOUT, {"stopped": text}),
+            "explains": {"type": "boolean"},
+            "batch": _COUNT,
         },
     )
     return _object(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,17 +13,19 @@ from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
-from surgery.artifact.answer import LabelAnswer, Mask
+from surgery.artifact.answer import Mask, encode_mask_png
 from surgery.artifact.errors import SurgeryError
-from surgery.artifact.image import Pixels, decode_image, prepare_image
+from surgery.artifact.image import Pixels, decode_image, decode_size, prepare_image
 from surgery.artifact.session import read_logits
 
 from .batcher import Batcher, Run
+from .budget import PixelBudget
 from .metrics import Metrics
 from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
 from .runtime import Runtime
 from .served import Served
+from .shadow import Said
 from .trials import Trials
 
 T = TypeVar("T")
@@ -35,10 +38,8 @@ class Answered:
     body: dict[str, Any]
     picture: Picture | None
     milliseconds: dict[str, float]
-    image: Pixels
-    """Decoded, shape (h, w, 3)."""
-    labels: list[LabelAnswer] | None
-    mask: Mask | None
+    said: Said | None = None
+    """The whole answer in few bytes, where a candidate looks on."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Answerer:
         self.runtime = runtime
         self.metrics = metrics
         self.batcher = Batcher()
+        self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(os.cpu_count() or 1, "cores")
-        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings.timeout_s)
+        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings)
         self._loading = ThreadPoolExecutor(1, "loading")
 
     def start(self) -> None:
@@ -95,19 +97,24 @@ class Answerer:
             return (await self._ask(served, question, self.batcher)).response
         return await self.trials.answer(rollout, question)
 
-    async def _ask(self, served: Served, question: Question, batcher: Batcher) -> Answers:
-        """Return what a version answers to a question, run by a batcher.
+    async def _ask(
+        self, served: Served, question: Question, batcher: Batcher, watched: bool = False
+    ) -> Answers:
+        """Return what a version answers to a question, run by a batcher; `watched` by a candidate.
 
         Raises:
             Refusal: If it has no such answer, or the only image is none.
         """
-        if question.wish.explain and served.manifest.task == "classify" and not served.session.explains:
+        if question.wish.explain and not served.explains:
             message = (
                 f"{served.manifest.name}@{served.manifest.version} has no class activation maps in its graph"
             )
             raise Refusal(422, "cannot_explain", message, "Ask without explain, or export the model again.")
         gathered = await asyncio.gather(
-            *(self._answer_image(served, upload, question.wish, batcher) for upload in question.images),
+            *(
+                self._answer_image(served, upload, question.wish, batcher, watched)
+                for upload in question.images
+            ),
             return_exceptions=True,
         )
         found: list[Answered | Refusal] = []
@@ -122,12 +129,20 @@ class Answerer:
             raise only
         return Answers(_reply_to_one(served, only), (only,))
 
-    async def _answer_image(self, served: Served, upload: Upload, wish: Wish, batcher: Batcher) -> Answered:
+    async def _answer_image(
+        self, served: Served, upload: Upload, wish: Wish, batcher: Batcher, watched: bool
+    ) -> Answered:
         try:
-            image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
-            mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
-            run = await asyncio.wrap_future(batcher.submit(served, prepared, mapped))
-            body, picture, labels, mask, finish_s = await _in(self._cores, _finish, served, image, run, wish)
+            # Not on the event loop: a header can be made to take long.
+            size = await _in(self._cores, decode_size, upload.data, "image", self.runtime.settings.max_pixels)
+            width, height = size
+            async with self._pixels.hold(width * height):
+                image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
+                mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
+                run = await asyncio.wrap_future(batcher.submit(served, prepared, mapped))
+                body, picture, said, finish_s = await _in(
+                    self._cores, _finish, served, image, run, wish, watched
+                )
         except SurgeryError as error:
             raise Refusal.of(error) from error
         seconds = {
@@ -137,9 +152,9 @@ class Answerer:
             "inference": run.inference_s,
             "postprocess": finish_s,
         }
-        self.metrics.answered(served, image.shape[0] * image.shape[1], run.batch, seconds)
+        self.metrics.answered(served, width * height, run.batch, seconds)
         milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
-        return Answered(body, picture, milliseconds, image, labels, mask)
+        return Answered(body, picture, milliseconds, said)
 
     def _read(self, served: Served, upload: Upload) -> tuple[Pixels, Pixels, float, float]:
         start = time.perf_counter()
@@ -154,12 +169,18 @@ async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any)
 
 
 def _finish(
-    served: Served, image: Pixels, run: Run, wish: Wish
-) -> tuple[dict[str, Any], Picture | None, list[LabelAnswer] | None, Mask | None, float]:
+    served: Served, image: Pixels, run: Run, wish: Wish, watched: bool
+) -> tuple[dict[str, Any], Picture | None, Said | None, float]:
     start = time.perf_counter()
     labels, mask = read_logits(run.logits, (image.shape[1], image.shape[0]), served.manifest)
     body, picture = describe_answer(served.manifest, image, run, labels, mask, wish)
-    return body, picture, labels, mask, time.perf_counter() - start
+    said = Said(labels, None if mask is None else _mask_png(mask, body)) if watched else None
+    return body, picture, said, time.perf_counter() - start
+
+
+def _mask_png(mask: Mask, body: Mapping[str, Any]) -> Picture:
+    """Return a mask as PNG, which most answers hold already."""
+    return base64.b64decode(body["mask"]) if "mask" in body else encode_mask_png(mask)
 
 
 def _reply_to_one(served: Served, only: Answered) -> Response:

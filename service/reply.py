@@ -114,6 +114,7 @@ def describe_answer(
     body = {
         "size": [width, height],
         "values": dict(zip(output.classes, output.mask_values, strict=True)),
+        "rest": output.rest,
         "pixels": answers.mask_pixels(mask, output),
         "boxes": answers.mask_boxes(mask, output),
         **{name: _to_text(form) for name, form in forms.items()},

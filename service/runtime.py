@@ -372,7 +372,8 @@ class Runtime:
         served = self._loaded(stored)
         if served is not None:
             state = "serving" if table.production.get(name) is served else "loaded"
-            return {**row, "sha256": served.sha256, "state": state, "device": served.session.device}
+            row |= {"sha256": served.sha256, "device": served.session.device, "batch": served.batch.size}
+            return {**row, "state": state, "explains": served.explains}
         if (name, version) in self._failed:
             reason = self._without_root(self._failed[name, version][1])
             return {**row, "state": "failed", "reason": reason}

@@ -11,6 +11,7 @@ import numpy as np
 from surgery.artifact.errors import ConfigError, StoreError
 from surgery.artifact.image import Pixels
 from surgery.artifact.manifest import Manifest
+from surgery.artifact.selftest import check_selftest, read_selftest
 from surgery.artifact.session import Session, open_session
 from surgery.artifact.store import StoredVersion
 
@@ -36,6 +37,11 @@ class Served:
     @property
     def key(self) -> tuple[str, int]:
         return self.manifest.name, self.manifest.version
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can say what an answer rests on."""
+        return self.manifest.task == "segment" or self.session.explains
 
 
 def load_version(stored: StoredVersion, device: str, threads: int, max_batch: int = 1) -> Served:
@@ -67,7 +73,7 @@ def _load_graph(stored: StoredVersion, device: str, threads: int, max_batch: int
     path, sha256 = stored.graph(kind), stored.sha256(kind)
     _check_sha256(path, sha256)
     session = open_session(path, device=device, threads=threads)
-    image = _self_test(session, manifest)
+    image = _self_test(session, manifest, stored.path)
     batch = learn_batch(session, image, max_batch)
     return Served(manifest, session, sha256, path.stat().st_size / 2**20, batch)
 
@@ -85,8 +91,16 @@ def _check_sha256(path: Path, wanted: str) -> None:
         )
 
 
-def _self_test(session: Session, manifest: Manifest) -> Pixels:
-    """Run one black image and return it: it proves the graph, and takes the slow first run off clients."""
+def _self_test(session: Session, manifest: Manifest, folder: Path) -> Pixels:
+    """Ask the network what was asked when it was made, and return that image.
+
+    It also takes the slow first run off the clients. A version without a stored answer is asked a black
+    image, of whose answer no more than the shape is known.
+    """
+    asked = read_selftest(folder)
+    if asked is not None:
+        check_selftest(asked, session, manifest.precision)
+        return asked[0]
     height = manifest.input.height or PROBE_SIDE
     width = manifest.input.width or PROBE_SIDE
     image: Pixels = np.zeros((height, width, 3), np.uint8)

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Largest request body in MiB; past it 413."""
     max_pixels: int = Field(default=50_000_000, ge=1)
     """Largest image in pixels, read from its header before anything is decoded; past it 422."""
+    max_pixels_held: int = Field(default=100_000_000, ge=1)
+    """Pixels of all images that are decoded at once, 3 bytes each; others wait. At least `max_pixels`."""
     max_images: int = Field(default=16, ge=1)
     """Images in one request; past it 422."""
     max_concurrency: int = Field(default=8, ge=1)

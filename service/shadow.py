@@ -6,15 +6,15 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import cv2
 import numpy as np
 
 from surgery.artifact.answer import LabelAnswer, Mask, drawn_classes, mask_pixels
-from surgery.artifact.image import Pixels
+from surgery.artifact.image import decode_image
 from surgery.artifact.manifest import OutputSpec
 from surgery.artifact.session import Answer, answer_image
 
@@ -22,14 +22,23 @@ from .access import log
 from .metrics import Metrics
 from .rollout import Rollout
 
-MAX_WAITING = 16
+MAX_WAITING = 64
 """Images that may wait for candidates; further ones are dropped."""
-MAX_WAITING_BYTES = 256 * 2**20
-"""Memory that they may hold."""
+MAX_WAITING_BYTES = 64 * 2**20
+"""Memory that they may hold, as they were sent."""
 LOWEST = 19
 """Nice value of the thread: it gets the time of a core that nobody else wants."""
 SAME_MASK = 0.9
 """Overlap from which two masks agree."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A whole answer in few bytes: decoded images and masks that wait would be without bound."""
+
+    labels: list[LabelAnswer] | None
+    mask: bytes | None
+    """Index mask as PNG."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +48,13 @@ class Seen:
     rollout: Rollout
     data: bytes
     """As it was sent."""
-    image: Pixels
-    """Decoded, shape (h, w, 3)."""
-    labels: list[LabelAnswer] | None
-    mask: Mask | None
+    said: Said
     seconds: float
     """That production's network took."""
 
     @property
     def held_bytes(self) -> int:
-        return len(self.data) + self.image.nbytes + (0 if self.mask is None else self.mask.nbytes)
+        return len(self.data) + len(self.said.mask or b"")
 
 
 class Shadow:
@@ -58,10 +64,12 @@ class Shadow:
 
     Args:
         metrics: What is counted.
+        max_pixels: Largest image.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, max_pixels: int) -> None:
         self._metrics = metrics
+        self._max_pixels = max_pixels
         self._waiting: deque[Seen] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
@@ -103,24 +111,24 @@ class Shadow:
                     return
                 seen = self._waiting.popleft()
                 self._bytes -= seen.held_bytes
-            if not seen.rollout.stopped:
-                self._try(seen)
+            try:
+                if not seen.rollout.stopped:
+                    self._try(seen)
+            except Exception:  # whatever was forgotten here, the thread must live
+                log.exception("the shadow of %s failed", seen.rollout.name)
 
     def _try(self, seen: Seen) -> None:
         rollout, candidate = seen.rollout, seen.rollout.candidate
+        image = decode_image(seen.data, "image", self._max_pixels)
         try:
-            answer = answer_image(candidate.session, candidate.manifest, seen.image)
-        except Exception as error:  # whatever a candidate raises, the thread must live
+            answer = answer_image(candidate.session, candidate.manifest, image)
+        except Exception as error:
             rollout.failed("candidate", error)
             self._metrics.tried(rollout, "failed")
             return
         rollout.answered("candidate", answer.milliseconds["network"] / 1e3)
         rollout.answered("production", seen.seconds)
-        try:
-            differs = compare(seen, answer)
-        except Exception:
-            log.exception("the answers of %s cannot be compared", rollout.name)
-            return
+        differs = compare(seen, answer)
         rollout.compared(differs)
         self._metrics.tried(rollout, "differed" if differs else "agreed")
 
@@ -131,24 +139,24 @@ def compare(seen: Seen, answer: Answer) -> dict[str, Any] | None:
     Labels agree where both name the same: the most probable one, or of a model of several labels per image
     all that are present. Masks agree where their overlap is at least `SAME_MASK`.
     """
-    before, after = (served.manifest.output for served in (seen.rollout.production, seen.rollout.candidate))
-    facts: dict[str, Any] = {}
-    if seen.mask is None:
-        assert seen.labels is not None
+    before, after = seen.rollout.production.manifest.output, seen.rollout.candidate.manifest.output
+    facts: dict[str, Any]
+    if seen.said.mask is None:
+        assert seen.said.labels is not None
         assert answer.labels is not None
-        sides = _chosen(seen.labels, before), _chosen(answer.labels, after)
-        if sides[0].keys() == sides[1].keys():
+        ours, theirs = _chosen(seen.said.labels, before), _chosen(answer.labels, after)
+        if {row["label"] for row in ours} == {row["label"] for row in theirs}:
             return None
-        named = [[{"label": key, "probability": side[key]} for key in side] for side in sides]
-        facts |= {"production": {"labels": named[0]}, "candidate": {"labels": named[1]}}
+        facts = {"production": {"labels": ours}, "candidate": {"labels": theirs}}
     else:
         assert answer.mask is not None
-        overlap = mask_overlap(seen.mask, before, answer.mask, after)
+        mask = cast(Mask, cv2.imdecode(np.frombuffer(seen.said.mask, np.uint8), cv2.IMREAD_UNCHANGED))
+        overlap = mask_overlap(mask, before, answer.mask, after)
         if overlap >= SAME_MASK:
             return None
-        facts |= {
+        facts = {
             "overlap": round(overlap, 4),
-            "production": {"pixels": mask_pixels(seen.mask, before)},
+            "production": {"pixels": mask_pixels(mask, before)},
             "candidate": {"pixels": mask_pixels(answer.mask, after)},
         }
     return {"sha256": hashlib.sha256(seen.data).hexdigest(), **facts}
@@ -175,7 +183,7 @@ def mask_overlap(one: Mask, its: OutputSpec, other: Mask, their: OutputSpec) -> 
     return same / union if union else 1.0
 
 
-def _chosen(labels: list[LabelAnswer], output: OutputSpec) -> Mapping[str, float]:
+def _chosen(labels: list[LabelAnswer], output: OutputSpec) -> list[dict[str, Any]]:
     """Return the labels that an answer names, and their probabilities."""
     named = [label for label in labels if label.get("present")] if output.multilabel else labels[:1]
-    return {label["label"]: label["probability"] for label in named}
+    return [{"label": label["label"], "probability": label["probability"]} for label in named]

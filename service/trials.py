@@ -17,6 +17,7 @@ from .metrics import Metrics
 from .reply import Refusal
 from .request import Question
 from .rollout import Rollout, is_fault
+from .settings import Settings
 from .shadow import Seen, Shadow
 
 if TYPE_CHECKING:
@@ -35,20 +36,20 @@ class Trials:
         batcher: That of production.
         cores: Where digests are computed.
         metrics: What is counted.
-        timeout_s: Seconds that a request may take.
+        settings: The limits of a request.
     """
 
     def __init__(
-        self, ask: Callable[[Served, Question, Batcher], Awaitable[Answers]], batcher: Batcher,
-        cores: Executor, metrics: Metrics, timeout_s: float,
+        self, ask: Callable[[Served, Question, Batcher, bool], Awaitable[Answers]], batcher: Batcher,
+        cores: Executor, metrics: Metrics, settings: Settings,
     ) -> None:  # fmt: skip
         self._ask = ask
         self._production = batcher
         self._candidates = Batcher()
-        self._shadow = Shadow(metrics)
+        self._shadow = Shadow(metrics, settings.max_pixels)
         self._cores = cores
         self._metrics = metrics
-        self._patience_s = timeout_s / 2
+        self._patience_s = settings.timeout_s / 2
         """What a candidate gets, so that production still has time for what the candidate leaves undone."""
 
     def start(self) -> None:
@@ -72,7 +73,7 @@ class Trials:
         """
         if rollout.plan.kind == "canary":
             return await self._answer_canary(rollout, question)
-        answers = await self._ask(rollout.production, question, self._production)
+        answers = await self._ask(rollout.production, question, self._production, True)
         # Run by the server when the last byte of the answer has been sent.
         answers.response.background = BackgroundTask(self._show, rollout, question, answers)
         return answers.response
@@ -82,9 +83,9 @@ class Trials:
         if not rollout.chooses(await self._key(question)):
             return
         for upload, each in zip(question.images, answers.found, strict=True):
-            if not isinstance(each, Refusal):
+            if not isinstance(each, Refusal) and each.said is not None:
                 seconds = each.milliseconds["inference"] / 1e3
-                self._shadow.show(Seen(rollout, upload.data, each.image, each.labels, each.mask, seconds))
+                self._shadow.show(Seen(rollout, upload.data, each.said, seconds))
 
     async def _answer_canary(self, rollout: Rollout, question: Question) -> Response:
         since: float | None = time.perf_counter()
@@ -94,7 +95,7 @@ class Trials:
                 return answers.response
             since = None  # what the candidate spent is not production's
         try:
-            answers = await self._ask(rollout.production, question, self._production)
+            answers = await self._ask(rollout.production, question, self._production, False)
         except Exception as error:
             if is_fault(error):
                 rollout.failed("production", error)
@@ -111,7 +112,7 @@ class Trials:
         since, clock = time.perf_counter(), asyncio.timeout(self._patience_s)
         try:
             async with clock:
-                answers = await self._ask(rollout.candidate, question, self._candidates)
+                answers = await self._ask(rollout.candidate, question, self._candidates, False)
             fault = _fault(answers)
         except Exception as error:
             fault = error

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 LEFT_OUT = {
+    "browser": (lambda: shutil.which("chromium") is None, "there is no `chromium` on the path"),
     "data": (lambda: "SURGERY_DATA" not in os.environ, "SURGERY_DATA names no folder of real images"),
     "glibc": (lambda: platform.libc_ver()[0] != "glibc", "the C library is not glibc"),
     "gpu": (lambda: not Path("/dev/nvidiactl").exists(), "there is no GPU"),
+    "systemd": (lambda: shutil.which("systemd-analyze") is None, "there is no systemd-analyze"),
     "no_gpu": (lambda: Path("/dev/nvidiactl").exists(), "there is a GPU"),
 }
 """Markers of tests that need what not every machine has: when it is missing, and how to say so."""

@@ -44,6 +44,8 @@ _ORIENTATION = 0x0112
 
 # Size is checked here from the header, against a bound that the caller states.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow thinks of damaged metadata is nothing to whoever sent the image, and would fill a server's log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Pixels = NDArray[np.uint8]
 
@@ -89,7 +91,16 @@ def read_size(path: Path | str) -> tuple[int, int]:
     Raises:
         ImageError: If the file cannot be read or is no image of a known format.
     """
-    image = _open(_read_bytes(path), str(path), MAX_PIXELS)
+    return decode_size(_read_bytes(path), str(path))
+
+
+def decode_size(data: bytes, where: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (width, height) of an encoded image as `decode_image` will give it, from its header.
+
+    Raises:
+        ImageError: If the bytes are no image of an allowed format; PixelsError if it is too large.
+    """
+    image = _open(data, where, max_pixels)
     return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import surgery
+from surgery.artifact.image import prepare_image, read_image
 from surgery.artifact.manifest import InputSpec, Manifest
+from surgery.artifact.selftest import write_selftest
 from surgery.artifact.session import Session, open_session
 from surgery.artifact.store import Store, StoredVersion
 from surgery.config import FinetuneConfig, save_recipe
@@ -187,6 +189,9 @@ def prove(
     )
     parity = compare(manifest)
     session = open_session(graph, "cpu")
+    if val:
+        image = prepare_image(read_image(val[0].image), manifest.input)
+        write_selftest(folder, session, image, fixed=manifest.task == "classify")
     scored = _score(session, manifest, val, targets, report, "scoring the exported graph on val")
     report.line("  ".join(f"{key} {value:.4f}" for key, value in scored.scores.scores.items()))
     scores: dict[str, Any] = {"split": "val", **scored.scores.to_dict()}

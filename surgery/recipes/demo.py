@@ -295,7 +295,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     table.add_row(
         "next",
         f"surgery predict {name} {pictures[0]} --out {short(Path(pictures[0]).parent / 'predicted')}\n"
-        f"bentoml serve --host 127.0.0.1\n"
+        f"bentoml serve\n"
         f"surgery models show {name}",
     )
     console.print(table, highlight=False)

@@ -115,12 +115,14 @@ async def root(request: Request) -> Response:
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """Run the stand-in in a thread; gives its address."""
+def running(app: Any = None) -> Iterator[str]:
+    """Run an application, or else the stand-in, in a thread; gives its address."""
     routes = [Route("/", root), Route("/models", models), Route("/predict", predict, methods=["POST"])]
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="warning", lifespan="off"))
+    app = app or Starlette(routes=routes)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
+        bound.listen()  # so that who asks before the server runs waits
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from service.rollout import KEPT, SHOWN, Rollout
-from service.shadow import compare, mask_overlap
+from service.shadow import Said, Seen, compare, mask_overlap
+from surgery.artifact.answer import encode_mask_png
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.manifest import OutputSpec
 from surgery.artifact.rollout import RolloutPlan
@@ -150,7 +151,8 @@ def test_without_a_rest_every_pixel_counts() -> None:
 
 def seen(one: OutputSpec, other: OutputSpec, labels: Any = None, mask: Any = None) -> Any:
     running = SimpleNamespace(production=served(1, one), candidate=served(2, other))
-    return SimpleNamespace(rollout=running, data=b"picture", labels=labels, mask=mask)
+    said = Said(labels, None if mask is None else encode_mask_png(mask))
+    return Seen(running, b"picture", said, 0.1)  # type: ignore[arg-type]
 
 
 def answer(labels: Any = None, mask: Any = None) -> Any:

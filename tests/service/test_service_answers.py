@@ -148,6 +148,8 @@ def test_models_lists_everything(client: TestClient, store: Store) -> None:
         "created": "2025-01-01T00:00:00+00:00",
         "state": "serving",
         "device": "cpu",
+        "batch": cars["batch"],
+        "explains": True,
     }
     assert colours["input"] == {"size_rule": "crop", "width": 32, "height": 24, "colour": "RGB"}
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
@@ -359,6 +360,20 @@ def test_a_broken_model_leaves_the_others_alone(store: Store, serve: Callable[..
     refused(post(client, RED, "flipped"), 503, "model_unavailable")
     refused(post(client, RED, "headless"), 503, "model_unavailable")
     refused(post(client, RED, "aliasless"), 503, "model_unavailable")
+
+
+def test_a_version_that_answers_otherwise_than_when_it_was_made_is_refused(
+    store: Store, serve: Callable[..., TestClient]
+) -> None:
+    add_classifier(store)
+    client = serve()
+    image = np.full((24, 32, 3), 100, np.uint8)
+    add_classifier(store, asked=(image, np.array([1, 1, 1], np.float32)))
+    add_classifier(store, asked=(image, np.array([1, 1, 2], np.float32)))
+    assert post(client, RED, "colours@2").json()["version"] == 2
+    error = refused(post(client, RED, "colours@3"), 503, "model_unavailable")
+    assert "test image" in error["message"]
+    assert str(store.root) not in json.dumps(error)
 
 
 def test_a_graph_that_does_not_fit_its_manifest_is_not_served(

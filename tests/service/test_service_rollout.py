@@ -150,8 +150,8 @@ def test_a_shadow_of_masks(store: Store, serve: Serve) -> None:
     add_segmenter(store), add_segmenter(store)
     store.start_rollout("cars", 2, "shadow", 1)
     client = serve()
-    for image in (RED, BLUE):
-        assert ask(client, image, "cars").status_code == 200
+    for outputs in ("mask", "rle"):
+        assert ask(client, RED, "cars", outputs=outputs).status_code == 200
     until(lambda: compare(client, "cars")["compared"] == 2)
     assert compare(client, "cars")["agreement"] == 1
 
@@ -188,7 +188,7 @@ def test_production_answers_while_the_candidate_hangs(
 def test_what_waits_is_bounded_in_memory(
     two: Store, serve: Serve, candidate: list[Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shadow, "MAX_WAITING_BYTES", 2 * (40 * 30 * 3 + len(RED)))
+    monkeypatch.setattr(shadow, "MAX_WAITING_BYTES", 2 * len(RED))
     two.start_rollout("colours", 2, "shadow", 1)
     client = serve()
     candidate[0].go_on.clear()

@@ -23,7 +23,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "tokens").write_text("three\nfour\n")
     values = {
         "models": Path("/srv/models"), "host": "::1", "device": "cpu", "threads": 3, "tokens": ("one", "two"),
-        "tokens_file": tmp_path / "tokens", "max_body_mib": 1.5, "max_pixels": 10, "max_images": 2,
+        "tokens_file": tmp_path / "tokens", "max_body_mib": 1.5, "max_pixels": 10, "max_pixels_held": 20, "max_images": 2,
         "max_concurrency": 2, "max_waiting": 0, "body_timeout_s": 2.5, "timeout_s": 0.5, "max_batch": 4,
         "max_extra_mib": 7.0, "poll_s": 0.0, "log_format": "json",
     }  # fmt: skip
@@ -84,3 +84,12 @@ def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("SURGERY_TOKENS_FILE", str(tmp_path / "none.txt"))
     with pytest.raises(ConfigError, match="TOKENS_FILE"):
         read_settings()
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text("utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, field in Settings.model_fields.items():
+        assert name in rows
+        if isinstance(field.default, int | float):
+            assert f"| `{field.default:g}` |" in rows[name] or f"| `{field.default}` |" in rows[name]

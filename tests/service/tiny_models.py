@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from surgery.artifact.manifest import InputSpec, Manifest, OutputSpec
+from surgery.artifact.selftest import SELFTEST_FILE
 from surgery.artifact.store import Store, StoredVersion
 
 SCALE = 0.01
@@ -69,9 +70,10 @@ def _model(
 
 
 def add_classifier(
-    store: Store, name: str = "colours", scale: float = SCALE, explains: bool = True, **fields: Any
-) -> StoredVersion:
-    """Add a version that answers which of red, green and blue an image is."""
+    store: Store, name: str = "colours", scale: float = SCALE, explains: bool = True,
+    asked: tuple[np.ndarray, np.ndarray] | None = None, **fields: Any,
+) -> StoredVersion:  # fmt: skip
+    """Add a version that answers which of red, green and blue an image is; `asked`: its self-test."""
     manifest = Manifest(
         name=name,
         task="classify",
@@ -83,6 +85,8 @@ def add_classifier(
     )
     with store.stage(name) as staging:
         onnx.save(classifier_graph(scale, explains), staging.path / "model.onnx")
+        if asked:
+            np.savez(staging.path / SELFTEST_FILE, image=asked[0], logits=asked[1])
         return staging.commit(manifest)
 
 

@@ -1,0 +1,317 @@
+"""The service beside a bare loop, Starlette, BentoML as its guide has it, and LitServe: speed and memory.
+
+    python -m bench.serve [--store DIR --names ants,cars] [--images DIR[,DIR]] [--clients 1,8,32]
+                          [--seconds 10] [--rounds 2] [--who service,…]
+
+Every server is started as its users start it, one at a time, on this machine's loopback, and asked by
+`bench.load`. All run the same ONNX file on the same images, prepared in the same way, on the CPU; each answer
+must be 200 and that of the loop. The order turns round from round to round, and each server is warmed up
+first. Without a store, EfficientNet-Lite0 and VGG16 with the deconv head are exported with random weights.
+The peers live in an environment of their own, made on the first run.
+
+A goal is printed beside what was reached, and fails nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from bench.cases import Case, is_same, isolate, make_models, read_cases
+from bench.common import ROOT, publish, run_command
+from bench.environment import make_environment
+from bench.load import form_request, raw_request, run_load
+from bench.servers import SERVE, Server, run_server
+from surgery.artifact.store import Store
+
+SAME = ("bentoml", "onnxruntime-gpu", "starlette", "uvicorn", "python-multipart", "pillow", "numpy")
+SCRIPTS = ROOT / "bench" / "peer_scripts"
+LOOP, SERVICE, EMPTY = "loop", "service", "empty bentoml"
+WARM_SECONDS = 2.0
+PROBE_PAUSE_S = 0.05
+SHARES = {"segment": (0.95, 0.05), "classify": (0.85, 0.15)}
+"""By task: the share of the loop's throughput to reach, and how far Starlette may be ahead."""
+OVERHEAD_MS, MIB_BESIDE_THE_MODEL = 4.0, 250.0
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server: how it is started, in which folder, and where it answers."""
+
+    name: str
+    command: Sequence[str]
+    cwd: Path
+    ready: str
+    paths: dict[str, str]
+    """Where it answers each task."""
+    form: bool = True
+    """Whether it takes an image in a form; else as base64 in JSON."""
+
+    def requests(self, case: Case) -> list[bytes]:
+        """Return a request for each image."""
+        path = self.paths[case.task]
+        headers = {"Accept": "image/png"} if case.task == "segment" else {}
+        if self.form:
+            return [form_request(path, image, headers) for image in case.images]
+        bodies = [json.dumps({"image": base64.b64encode(image).decode("ascii")}) for image in case.images]
+        headers["Content-Type"] = "application/json"
+        return [raw_request(path, body.encode(), headers) for body in bodies]
+
+
+@dataclass
+class Seen:
+    """What one contestant did with one case, round after round."""
+
+    rates: dict[int, list[float]] = field(default_factory=dict)
+    """Answers a second of each round, by number of clients."""
+    times: dict[int, list[float]] = field(default_factory=dict)
+    """Milliseconds of each answer."""
+    faults: dict[int, int] = field(default_factory=dict)
+    """Answers that were no 200, or another than the loop's."""
+    memory: dict[str, float] = field(default_factory=dict)
+    starts: list[float] = field(default_factory=list)
+    probes: list[float] = field(default_factory=list)
+    generator_ms: list[float] = field(default_factory=list)
+    """Processor time of the load generator for each answer."""
+
+    def rate(self, clients: int) -> float:
+        return statistics.mean(self.rates[clients])
+
+    def percentile(self, clients: int, share: float) -> float:
+        return float(np.percentile(self.times[clients], share))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every answer was what it should be: only then is its speed worth comparing."""
+        return bool(self.rates) and not any(self.faults.values()) and all(self.times.values())
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--store", type=Path, help="of real models; else they are made")
+    parser.add_argument("--names", default="ants,cars")
+    parser.add_argument("--images", default="", help="folders of images, one for each name or one for all")
+    parser.add_argument("--clients", default="1,8,32")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--who", default="service,starlette,bentoml,litserve")
+    home = platformdirs.user_cache_path("surgery")
+    parser.add_argument("--environment", type=Path, default=home / "serve-peers")
+    options = parser.parse_args()
+    clients = [int(number) for number in options.clients.split(",")]
+    chosen = options.who.split(",")
+    peers = {*chosen} - {SERVICE}
+    python = make_environment(options.environment, ("litserve",), SAME) if peers else sys.executable
+    servers = [server for server in contestants(python) if server.name in chosen]
+    with tempfile.TemporaryDirectory(prefix="surgery-bench-") as scratch:
+        store = Store(options.store or Path(scratch) / "made")
+        names = options.names.split(",") if options.store else make_models(store)
+        folders = [Path(folder) for folder in options.images.split(",") if folder]
+        rows: list[dict[str, Any]] = []
+        goals: list[dict[str, Any]] = []
+        for number, case in enumerate(read_cases(store, names, folders)):
+            room = Path(scratch) / f"case-{number}"
+            seen = compare(case, room, servers, clients, options.seconds, options.rounds)
+            rows += [row for who, what in seen.items() for row in rows_of(case, who, what)]
+            goals += goals_of(case, seen)
+            publish("serve", "serving: ms from request to answer", rows, goals=goals)
+            show_goals(goals)
+
+
+def contestants(python: str) -> list[Contestant]:
+    """Return every server."""
+    one, two = {"classify": "/predict", "segment": "/predict"}, {"classify": "/labels", "segment": "/mask"}
+    uvicorn = (python, "-m", "uvicorn", "starlette_app:app", "--port", "{port}", "--no-access-log")
+    bentoml = (python, "-m", "bentoml", "serve", "bento_app:Peer", "--host", "127.0.0.1", "--port", "{port}")
+    return [
+        Contestant(SERVICE, SERVE, ROOT, "/readyz", one),
+        Contestant("starlette", uvicorn, SCRIPTS, "/health", one),
+        Contestant("bentoml", bentoml, SCRIPTS, "/readyz", two),
+        Contestant("litserve", (python, "lit_app.py", "{port}"), SCRIPTS, "/health", one, form=False),
+    ]
+
+
+def compare(
+    case: Case, room: Path, servers: list[Contestant], clients: list[int], seconds: float, rounds: int
+) -> dict[str, Seen]:
+    """Measure everyone, in turn; return what was seen by contestant, the loop first."""
+    store = isolate(case.stored, room / "models")
+    (room / "images").mkdir()
+    for number, image in enumerate(case.images):
+        (room / "images" / f"{number:03d}").write_bytes(image)
+    (room / "model.json").write_text(json.dumps(case.facts()), "utf-8")
+    seen = {name: Seen() for name in (LOOP, *(server.name for server in servers))}
+    answers: list[Any] = []
+    for turn in range(rounds):
+        order: list[Contestant | None] = [None, *servers]  # None: the loop
+        for server in order if turn % 2 == 0 else reversed(order):
+            print(f"round {turn + 1}: {case.what}, {server.name if server else LOOP}", file=sys.stderr)
+            if server is None:
+                answers = measure_loop(case, store, room, seconds, seen[LOOP])
+            else:
+                measure_server(case, server, room, clients, seconds, seen[server.name], answers)
+        if SERVICE in seen:
+            measure_empty(seen.setdefault(EMPTY, Seen()))
+    return seen
+
+
+def measure_loop(case: Case, store: Store, room: Path, seconds: float, seen: Seen) -> list[Any]:
+    """Run the loop; return its answers."""
+    command = [sys.executable, "-m", "bench.alone", str(store.root), case.stored.ref, str(room / "images")]
+    done = run_command([*command, "--seconds", str(seconds)], environment(room)).answer
+    seen.rates.setdefault(1, []).append(done["per_second"])
+    seen.times.setdefault(1, []).extend(done["ms"])
+    seen.faults[1] = 0
+    masks = case.task == "segment"
+    return [base64.b64decode(answer) if masks else answer for answer in done["answers"]]
+
+
+def measure_server(
+    case: Case,
+    server: Contestant,
+    room: Path,
+    clients: list[int],
+    seconds: float,
+    seen: Seen,
+    answers: list[Any],
+) -> None:
+    """Start a server, warm it up, and ask it with each number of clients."""
+    requests = server.requests(case)
+    with (
+        run_server(server.command, environment(room), server.ready, server.cwd) as running,
+        ThreadPoolExecutor() as beside,
+    ):
+        seen.starts.append(running.seconds)
+        list(run_load(running.port, requests, [2], seconds=WARM_SECONDS, least=2 * len(requests)))
+        for number in clients:
+            probing = beside.submit(probe, running, seconds) if server.name == SERVICE else None
+            for point in run_load(running.port, requests, [number], seconds=seconds, least=4 * number):
+                note(case, point, answers, seen)
+            seen.probes = probing.result() if probing else []  # those of the most clients stay
+        seen.memory = running.memory()
+
+
+def probe(server: Server, seconds: float) -> list[float]:
+    """Return the milliseconds of /livez, asked for all the while."""
+    request = raw_request("/livez", b"", method="GET")
+    (point,) = run_load(server.port, [request], [1], seconds=seconds, pause=PROBE_PAUSE_S)
+    return list(point["ms"].get("200", []))
+
+
+def measure_empty(seen: Seen) -> None:
+    """Start a BentoML service that does nothing, with the program's own packages."""
+    command = [*SERVE[:2], "bento_empty:Empty", *SERVE[2:]]
+    with run_server(command, environment(SCRIPTS), "/readyz", SCRIPTS) as running:
+        seen.starts.append(running.seconds)
+        seen.memory = running.memory()
+
+
+def note(case: Case, point: dict[str, Any], answers: list[Any], seen: Seen) -> None:
+    """Add one point of the load generator; every answer is compared with the loop's."""
+    clients = point["clients"]
+    seen.rates.setdefault(clients, []).append(point["per_second"])
+    seen.times.setdefault(clients, []).extend(point["ms"].get("200", []))
+    wrong = sum(count for status, count in point["statuses"].items() if status != "200")
+    for request, bodies in point["bodies"].items():
+        decoded = map(base64.b64decode, bodies)
+        wrong += sum(not is_same(case, answers[int(request)], body) for body in decoded)
+    seen.faults[clients] = seen.faults.get(clients, 0) + wrong
+    asked = sum(point["statuses"].values())
+    seen.generator_ms.append(point["generator_cpu_s"] * 1e3 / max(1, asked))
+
+
+def environment(room: Path) -> dict[str, str]:
+    """Return the variables of every process: the case's store, and the peers' description of it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("BENTOML", "SURGERY"))}
+    places = {"SURGERY_MODELS": str(room / "models"), "PEER_MODEL": str(room / "model.json")}
+    return {**kept, **places, "SURGERY_DEVICE": "cpu", "BENTOML_DO_NOT_TRACK": "True"}
+
+
+def rows_of(case: Case, who: str, seen: Seen) -> list[dict[str, Any]]:
+    """Return the rows of one contestant, one for each number of clients."""
+    alone = {"start s": statistics.median(seen.starts)} if seen.starts else {}
+    alone |= {f"{key} MiB": value for key, value in seen.memory.items()}
+    if seen.generator_ms:
+        alone["generator ms"] = statistics.mean(seen.generator_ms)
+    rows = [
+        {
+            "model": case.what,
+            "who": who,
+            "clients": clients,
+            "answers/s": seen.rate(clients),
+            **{f"p{share}": seen.percentile(clients, share) for share in (50, 95, 99) if seen.times[clients]},
+            "answers": len(seen.times[clients]),
+            "faults": seen.faults[clients],
+        }
+        for clients in seen.rates
+    ] or [{"model": case.what, "who": who}]
+    rows[0] |= alone  # the process's own, once
+    return rows
+
+
+def goals_of(case: Case, seen: dict[str, Seen]) -> list[dict[str, Any]]:
+    """Return each goal beside what was reached; left out is whose contestants did not run without a fault."""
+    goals: list[dict[str, Any]] = []
+
+    def add(goal: str, wanted: str, reached: float, met: bool | None = None) -> None:
+        goals.append({"model": case.what, "goal": goal, "wanted": wanted, "reached": reached, "met": met})
+
+    ours, loop = seen.get(SERVICE, Seen()), seen[LOOP]
+    for who, what in seen.items():
+        if faults := sum(what.faults.values()):
+            add(f"faults of {who}", "0", faults, False)
+    if not ours.whole:
+        return goals
+    share, behind = SHARES[case.task]
+    busy = 8 if 8 in ours.rates else max(ours.rates)
+    ratio = ours.rate(busy) / loop.rate(1)
+    add(f"throughput at {busy} clients / loop", f">= {share}", ratio, ratio >= share)
+    if 1 in ours.times:
+        overhead = ours.percentile(1, 50) - loop.percentile(1, 50)
+        add("p50 at 1 client - loop's, ms", f"<= {OVERHEAD_MS:g}", overhead, overhead <= OVERHEAD_MS)
+    for name, peer in seen.items():
+        for clients in ours.rates if name not in (SERVICE, LOOP) and peer.whole else ():
+            ratio = ours.rate(clients) / peer.rate(clients)
+            least = 1 - behind if name == "starlette" else 1.0
+            add(f"throughput at {clients} / {name}'s", f">= {least:g}", ratio, ratio >= least)
+            if name != "starlette":
+                ratio = ours.percentile(clients, 99) / peer.percentile(clients, 99)
+                add(f"p99 at {clients} / {name}'s", "< 1", ratio, ratio < 1)
+    limit = case.graph_mib + MIB_BESIDE_THE_MODEL
+    for kind in ("worker RSS", "worker PSS"):
+        reached = ours.memory[kind]
+        add(f"{kind}, MiB", f"<= model + {MIB_BESIDE_THE_MODEL:g} = {limit:.0f}", reached, reached <= limit)
+    starts = statistics.median(ours.starts) / statistics.median(seen[EMPTY].starts)
+    add("start to ready / empty BentoML's", "", starts)
+    if ours.probes:
+        add(f"/livez p99 at {max(ours.rates)} clients, ms", "", float(np.percentile(ours.probes, 99)))
+        add(f"/livez maximum at {max(ours.rates)} clients, ms", "", max(ours.probes))
+    return goals
+
+
+def show_goals(goals: list[dict[str, Any]]) -> None:
+    """Print the goals as a table."""
+    print("\n| model | goal | wanted | reached | |\n|---|---|---|---|---|")
+    marks = {True: "met", False: "MISSED", None: ""}
+    for row in goals:
+        cells = (row["model"], row["goal"], row["wanted"], f"{row['reached']:.3g}", marks[row["met"]])
+        print(f"| {' | '.join(cells)} |")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
