@@ -164,6 +164,8 @@ class Runtime:
             else:
                 candidate = self._candidate(name, plan, production)
                 rollout = Rollout(plan, production, candidate, self._without_root)
+                if old is not None and old.plan == plan:  # beside another production now
+                    rollout.stopped = old.stopped
                 log.info("%s@%s is a %s on a share of %g", name, plan.version, plan.kind, plan.share)
         except (SurgeryError, OSError) as error:
             self._say(f"{name}:rollout", f"{name} has no rollout, production answers: {_reason(error)}")

@@ -84,6 +84,19 @@ def test_start_and_end(store: Store, capsys: pytest.CaptureFixture[str]) -> None
     assert run(capsys, "canary", "cars", "--off", "--json")[1] == '{"model": "cars", "rollout": null}\n'
 
 
+def test_the_list_shows_it(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "canary", "cars", "2")
+    rows = json.loads(run(capsys, "list", "--json")[1])["versions"]
+    assert [row["rollout"] for row in rows] == [None, {"kind": "canary", "share": 0.1}]
+    lines = [" ".join(line.split()) for line in run(capsys, "list")[1].splitlines()]
+    assert lines[-1].startswith("cars@2 canary 0.1 segment")
+    (store.root / "cars" / "rollout.json").write_text("{")
+    code, out, err = run(capsys, "list")
+    assert code == 0
+    assert "cars@2" in out
+    assert "rollout.json: not JSON" in err.replace("\n", "")
+
+
 def test_promote_on_a_share_is_a_canary(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "promote", "cars", "2", "--canary", "0.1")[0] == 0
     plan = store.rollout("cars")

@@ -18,6 +18,7 @@ from test_service_faults import refused
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
 from service import limits, runtime, shadow
+from service.access import log
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.manifest import InputSpec
 from surgery.artifact.store import Store
@@ -350,8 +351,10 @@ def test_what_the_candidate_cannot_give_production_gives(store: Store, serve: Se
 
 @pytest.mark.parametrize("kind", ["shadow", "canary"])
 def test_a_candidate_that_keeps_failing_is_stopped_until_the_rollout_changes(
-    two: Store, serve: Serve, candidate: list[Network], caplog: pytest.LogCaptureFixture, kind: str
+    two: Store, serve: Serve, candidate: list[Network], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(log, "error", lambda form, *given: told.append(form % given))
     two.start_rollout("colours", 2, kind, 1)
     client = serve(poll_s=0.05)
     candidate[0].fails = lambda images: True
@@ -373,7 +376,11 @@ def test_a_candidate_that_keeps_failing_is_stopped_until_the_rollout_changes(
         {"kind": kind, "share": 1.0, "stopped": body["stopped"]},
     ]
     assert any("colours@2 is stopped" in line for line in models["problems"])
-    assert caplog.text.count("is stopped") == 1
+    assert told == [line for line in models["problems"] if "is stopped" in line]
+    add_classifier(two)
+    two.promote("colours", 3)
+    until(lambda: compare(client)["production"]["version"] == 3)
+    assert compare(client)["stopped"] == body["stopped"]
     two.start_rollout("colours", 2, kind, 1)
     until(lambda: "stopped" not in compare(client))
     assert compare(client)["candidate"]["errors"] == 0
@@ -463,6 +470,14 @@ def test_a_candidate_that_cannot_be_loaded_is_a_problem_of_its_own(
     assert [row["state"] for row in client.get("/models").json()["models"]] == ["serving", "failed"]
     graph.write_bytes(whole)
     until(lambda: client.get("/compare?model=colours").status_code == 200)
+
+
+def test_production_is_not_compared_with_itself(two: Store, serve: Serve) -> None:
+    plan = {"schema": 1, "kind": "shadow", "version": 1, "share": 1}
+    (two.root / "colours" / "rollout.json").write_text(json.dumps(plan))
+    client = serve()
+    refused(client.get("/compare"), 404, "no_rollout")
+    assert client.get("/models").json()["problems"] == []
 
 
 def test_a_candidate_of_another_task_is_not_tried(store: Store, serve: Serve) -> None:
