@@ -60,9 +60,7 @@ class Building:
         self.locked = bool(read_tokens(settings))
         self.runtime = Runtime(settings)
         self.guard: Guard | None = None
-        self.metrics = Metrics(
-            lambda: self.answerer.batcher.waiting, lambda: self.guard.at_work if self.guard else 0
-        )
+        self.metrics = Metrics(lambda: self.answerer.waiting, lambda: self.guard.at_work if self.guard else 0)
         self.answerer = Answerer(self.runtime, self.metrics)
         self.desks = asyncio.Semaphore(settings.max_concurrency)
         """Places of the requests whose images are decoded and answered; a body on its way takes none."""
@@ -103,6 +101,14 @@ class Building:
             body["hint"] = self.runtime.nothing_to_serve().hint
         return JSONResponse(body)
 
+    async def compare(self, request: Request) -> Response:
+        """Answer GET /compare."""
+        try:
+            rollout = self.runtime.rollout_called(request.query_params.get("model"))
+        except Refusal as refusal:
+            return refusal.response()
+        return JSONResponse(rollout.describe())
+
     async def count(self, request: Request) -> Response:
         """Answer GET /metrics."""
         content, kind = await asyncio.to_thread(self.metrics.exposition)
@@ -121,8 +127,8 @@ class Building:
     def routes(self) -> dict[str, Route]:
         """Return what is answered without BentoML, by path."""
         found = {
-            "/": self.page, "/models": self.models, "/metrics": self.count, "/openapi.json": self.document,
-            "/docs.json": self.document,  # where BentoML has one of its own
+            "/": self.page, "/models": self.models, "/compare": self.compare, "/metrics": self.count,
+            "/openapi.json": self.document, "/docs.json": self.document,  # where BentoML has one of its own
         }  # fmt: skip
         return {path: Route(path, answer, methods=["GET"]) for path, answer in found.items()}
 

@@ -70,13 +70,13 @@ class Batcher:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread once nothing waits any more."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """End the thread once nothing waits any more, and wait for that, or so long at most."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     def submit(self, served: Served, image: Pixels, explain: bool = False) -> Future[Run]:
         """Put an image, (h, w, 3) as the network takes it, at the end of the queue."""

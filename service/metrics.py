@@ -18,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
+    from .rollout import Rollout
     from .served import Served
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -64,6 +65,13 @@ class Metrics:
         self._pixels = Counter(
             "surgery_pixels", "Pixels of answered images", ("model", "version"), registry=registry
         )
+        self._rollouts = {
+            kind: Counter(f"surgery_{kind}", text, ("model", "version", "outcome"), registry=registry)
+            for kind, text in (
+                ("shadow", "Images for a candidate: agreed, differed, failed, dropped"),
+                ("canary", "Requests for a candidate: answered, refused, failed"),
+            )
+        }
 
     def answered(self, served: Served, pixels: int, batch: int, seconds: Mapping[str, float]) -> None:
         """Count one image that was answered."""
@@ -72,6 +80,11 @@ class Metrics:
             self._steps.labels(name, version, step).observe(value)
         self._batches.labels(name, version).observe(batch)
         self._pixels.labels(name, version).inc(pixels)
+
+    def tried(self, rollout: Rollout, outcome: str) -> None:
+        """Count what became of a request, or of an image, that a candidate was given."""
+        name, version = rollout.candidate.key
+        self._rollouts[rollout.plan.kind].labels(name, str(version), outcome).inc()
 
     def replied(self, path: str, model: str, version: str, status: int, code: str, seconds: float) -> None:
         """Count one reply; `code` is that of its error, or empty."""

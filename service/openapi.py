@@ -33,6 +33,14 @@ _STEPS = ("decode", "preprocess", "queue", "inference", "postprocess")
 _PNG = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _COUNT = {"type": "integer", "minimum": 0}
+_KEY = {
+    "name": "X-Request-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Requests of one key are answered by one version, also while a canary answers some.",
+}
+_ROLLOUT = {"kind": {"enum": ["shadow", "canary"]}, "share": {**_SHARE, "exclusiveMinimum": 0}}
 _POINTS = {
     "type": "array",
     "items": {"type": "array", "items": _COUNT, "minItems": 2, "maxItems": 2},
@@ -57,6 +65,7 @@ def describe_interface(settings: Settings, locked: bool) -> dict[str, Any]:
         "paths": {
             "/predict": {"post": _predict(settings)},
             "/models": {"get": _get("What is served, and what is not and why", "Models", "application/json")},
+            "/compare": {"get": _compare()},
             "/metrics": {"get": _get("What was counted, for Prometheus", None, "text/plain")},
             "/openapi.json": {"get": _get("This document", "Document", "application/json")},
             "/": {"get": _get("The page to try it on", None, "text/html", locked=False)},
@@ -101,7 +110,8 @@ def _predict(settings: Settings) -> dict[str, Any]:
         "parameters": [
             {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
             for name, (schema, text) in options.items()
-        ],
+        ]
+        + [_KEY],
         "requestBody": {
             "required": True,
             "content": {
@@ -152,6 +162,17 @@ def _get(summary: str, schema: str | None, kind: str, locked: bool = True) -> di
         "responses": {"200": {"description": summary, "content": content}, **_errors(PLAIN_ERRORS)},
     }
     return found if locked else {**found, "security": []}
+
+
+def _compare() -> dict[str, Any]:
+    found = _get("How a candidate compares with production", "Comparison", "application/json")
+    text = "Name of the model; may be left out where there is one only."
+    schema = {"type": "string"}
+    found["parameters"] = [
+        {"name": "model", "in": "query", "required": False, "schema": schema, "description": text}
+    ]
+    found["responses"] |= _errors((404, 503))
+    return found
 
 
 def _probe(summary: str, *errors: int) -> dict[str, Any]:
@@ -236,6 +257,7 @@ def _schemas() -> dict[str, Any]:
         "Milliseconds": {"type": "object", "properties": times},
         "Prediction": _object(who, {**answer, "results": {"type": "array", "items": result}}),
         "Models": _models(),
+        "Comparison": _comparison(),
         "Document": _object({"openapi": text, "paths": {"type": "object"}}),
     }
 
@@ -254,6 +276,7 @@ def _models() -> dict[str, Any]:
             "reason": text,
             "input": {"type": "object"},
             "device": text,
+            "rollout": _object(_ROLLOUT, {"stopped": text}),
             "explains": {"type": "boolean"},
             "batch": _COUNT,
         },
@@ -266,4 +289,31 @@ def _models() -> dict[str, Any]:
             "limits": {"type": "object", "additionalProperties": {"type": "number"}},
         },
         {"hint": text},
+    )
+
+
+def _comparison() -> dict[str, Any]:
+    text, time = {"type": "string"}, {"type": ["number", "null"], "minimum": 0}
+    side = _object(
+        {
+            "version": {"type": "integer", "minimum": 1},
+            "answered": _COUNT,
+            "errors": _COUNT,
+            "milliseconds": _object({"p50": time, "p95": time}),
+        }
+    )
+    differs = _object(
+        {"sha256": text, "production": {"type": "object"}, "candidate": {"type": "object"}},
+        {"overlap": _SHARE},
+    )
+    return _object(
+        {"model": text, **_ROLLOUT, "since": text, "production": side, "candidate": side},
+        {
+            "stopped": text,
+            "compared": _COUNT,
+            "agreed": _COUNT,
+            "agreement": {**_SHARE, "type": ["number", "null"]},
+            "dropped": _COUNT,
+            "disagreements": {"type": "array", "items": differs},
+        },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
+from surgery.artifact.answer import Mask, encode_mask_png
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.image import Pixels, decode_image, decode_size, prepare_image
 from surgery.artifact.session import read_logits
@@ -23,6 +25,8 @@ from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
 from .runtime import Runtime
 from .served import Served
+from .shadow import Said
+from .trials import Trials
 
 T = TypeVar("T")
 
@@ -34,6 +38,17 @@ class Answered:
     body: dict[str, Any]
     picture: Picture | None
     milliseconds: dict[str, float]
+    said: Said | None = None
+    """The whole answer in few bytes, where a candidate looks on."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The response to a question, and what it was made of."""
+
+    response: Response
+    found: tuple[Answered | Refusal, ...]
+    """An answer or an error for each image, in their order."""
 
 
 class Answerer:
@@ -50,15 +65,23 @@ class Answerer:
         self.batcher = Batcher()
         self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(os.cpu_count() or 1, "cores")
+        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings)
         self._loading = ThreadPoolExecutor(1, "loading")
 
     def start(self) -> None:
         self.batcher.start()
+        self.trials.start()
 
     def stop(self) -> None:
         self.batcher.stop()
+        self.trials.stop()
         self._cores.shutdown()
         self._loading.shutdown(cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for a network."""
+        return self.batcher.waiting + self.trials.waiting
 
     async def answer(self, question: Question) -> Response:
         """Return the answer to a question.
@@ -69,29 +92,46 @@ class Answerer:
         served = self.runtime.find_loaded(question.model)
         if served is None:
             served = await _in(self._loading, self.runtime.find, question.model)
+        rollout = self.runtime.rollout_of(question.model, served)
+        if rollout is None:
+            return (await self._ask(served, question, self.batcher)).response
+        return await self.trials.answer(rollout, question)
+
+    async def _ask(
+        self, served: Served, question: Question, batcher: Batcher, watched: bool = False
+    ) -> Answers:
+        """Return what a version answers to a question, run by a batcher; `watched` by a candidate.
+
+        Raises:
+            Refusal: If it has no such answer, or the only image is none.
+        """
         if question.wish.explain and not served.explains:
             message = (
                 f"{served.manifest.name}@{served.manifest.version} has no class activation maps in its graph"
             )
             raise Refusal(422, "cannot_explain", message, "Ask without explain, or export the model again.")
-        found = await asyncio.gather(
-            *(self._answer_image(served, upload, question.wish) for upload in question.images),
+        gathered = await asyncio.gather(
+            *(
+                self._answer_image(served, upload, question.wish, batcher, watched)
+                for upload in question.images
+            ),
             return_exceptions=True,
         )
-        for each in found:
+        found: list[Answered | Refusal] = []
+        for each in gathered:
             if isinstance(each, BaseException) and not isinstance(each, Refusal):
                 raise each
+            found.append(each)
         if len(found) > 1:
-            return _reply_to_several(served, question.images, found)
+            return Answers(_reply_to_several(served, question.images, found), tuple(found))
         (only,) = found
-        if isinstance(only, BaseException):
+        if isinstance(only, Refusal):
             raise only
-        if only.picture is not None:
-            return Response(only.picture, media_type="image/png", headers=_headers(served, only.milliseconds))
-        body = {**describe_model(served), **only.body, "milliseconds": only.milliseconds}
-        return JSONResponse(body, headers=_headers(served, only.milliseconds))
+        return Answers(_reply_to_one(served, only), (only,))
 
-    async def _answer_image(self, served: Served, upload: Upload, wish: Wish) -> Answered:
+    async def _answer_image(
+        self, served: Served, upload: Upload, wish: Wish, batcher: Batcher, watched: bool
+    ) -> Answered:
         try:
             # Not on the event loop: a header can be made to take long.
             size = await _in(self._cores, decode_size, upload.data, "image", self.runtime.settings.max_pixels)
@@ -99,8 +139,10 @@ class Answerer:
             async with self._pixels.hold(width * height):
                 image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
                 mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
-                run = await asyncio.wrap_future(self.batcher.submit(served, prepared, mapped))
-                body, picture, finish_s = await _in(self._cores, _finish, served, image, run, wish)
+                run = await asyncio.wrap_future(batcher.submit(served, prepared, mapped))
+                body, picture, said, finish_s = await _in(
+                    self._cores, _finish, served, image, run, wish, watched
+                )
         except SurgeryError as error:
             raise Refusal.of(error) from error
         seconds = {
@@ -111,7 +153,8 @@ class Answerer:
             "postprocess": finish_s,
         }
         self.metrics.answered(served, width * height, run.batch, seconds)
-        return Answered(body, picture, {step: round(value * 1e3, 3) for step, value in seconds.items()})
+        milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
+        return Answered(body, picture, milliseconds, said)
 
     def _read(self, served: Served, upload: Upload) -> tuple[Pixels, Pixels, float, float]:
         start = time.perf_counter()
@@ -126,16 +169,30 @@ async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any)
 
 
 def _finish(
-    served: Served, image: Pixels, run: Run, wish: Wish
-) -> tuple[dict[str, Any], Picture | None, float]:
+    served: Served, image: Pixels, run: Run, wish: Wish, watched: bool
+) -> tuple[dict[str, Any], Picture | None, Said | None, float]:
     start = time.perf_counter()
     labels, mask = read_logits(run.logits, (image.shape[1], image.shape[0]), served.manifest)
     body, picture = describe_answer(served.manifest, image, run, labels, mask, wish)
-    return body, picture, time.perf_counter() - start
+    said = Said(labels, None if mask is None else _mask_png(mask, body)) if watched else None
+    return body, picture, said, time.perf_counter() - start
+
+
+def _mask_png(mask: Mask, body: Mapping[str, Any]) -> Picture:
+    """Return a mask as PNG, which most answers hold already."""
+    return base64.b64decode(body["mask"]) if "mask" in body else encode_mask_png(mask)
+
+
+def _reply_to_one(served: Served, only: Answered) -> Response:
+    headers = _headers(served, only.milliseconds)
+    if only.picture is not None:
+        return Response(only.picture, media_type="image/png", headers=headers)
+    body = {**describe_model(served), **only.body, "milliseconds": only.milliseconds}
+    return JSONResponse(body, headers=headers)
 
 
 def _reply_to_several(
-    served: Served, uploads: tuple[Upload, ...], found: list[Answered | BaseException]
+    served: Served, uploads: tuple[Upload, ...], found: list[Answered | Refusal]
 ) -> Response:
     """Answer several images: an answer or an error for each, in their order."""
     results: list[dict[str, Any]] = []
@@ -143,7 +200,7 @@ def _reply_to_several(
     for upload, each in zip(uploads, found, strict=True):
         if isinstance(each, Refusal):
             results.append({"file": upload.name, "error": each.body()})
-        elif isinstance(each, Answered):
+        else:
             results.append({"file": upload.name, **each.body, "milliseconds": each.milliseconds})
             for step, value in each.milliseconds.items():
                 total[step] = round(total.get(step, 0.0) + value, 3)

@@ -16,6 +16,8 @@ SEND_A_FILE = "Send it as a file: curl -F image=@photo.jpg URL/predict"
 OUTPUTS = ("mask", "polygons", "rle", "overlay", "probabilities")
 """Forms in which a mask can be asked for."""
 OPTIONS = ("model", "top_k", "threshold", "outputs", "explain")
+REQUEST_KEY = "x-request-key"
+"""Header by which a client keeps its requests with one version while two of them answer."""
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _MAX_FIELDS = 32
 N = TypeVar("N", int, float)
@@ -54,6 +56,8 @@ class Question:
     model: str | None
     """name, name@version or name@alias; None where the only model is meant."""
     wish: Wish
+    key: str | None = None
+    """What the client sent as `REQUEST_KEY`."""
 
 
 async def read_question(request: Request, max_images: int) -> Question:
@@ -82,7 +86,8 @@ async def read_question(request: Request, max_images: int) -> Question:
     except ClientDisconnect as error:
         raise Refusal(400, "client_gone", "the client went before its body was here") from error
     chosen = {name: _only(name, texts) for name, texts in options.items()}
-    return Question(images, chosen["model"], _read_wish(chosen, wants_png(request), len(images)))
+    wish = _read_wish(chosen, wants_png(request), len(images))
+    return Question(images, chosen["model"], wish, request.headers.get(REQUEST_KEY))
 
 
 async def _read_form(request: Request, options: dict[str, list[str]], max_images: int) -> tuple[Upload, ...]:

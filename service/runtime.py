@@ -6,16 +6,18 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError, UserError
 from surgery.artifact.manifest import Manifest
-from surgery.artifact.store import PRODUCTION, Ref, Store, StoredVersion, check_name, parse_ref
+from surgery.artifact.rollout import FILE as ROLLOUT
+from surgery.artifact.store import PRODUCTION, Ref, RolloutPlan, Store, StoredVersion, check_name, parse_ref
 
 from .access import log
 from .reply import Refusal
+from .rollout import Rollout
 from .served import Served, load_version
 from .settings import Settings
 
@@ -35,6 +37,8 @@ class Table:
     """For every name, damaged ones too, the versions that its aliases stand for."""
     production: Mapping[str, Served] = field(default_factory=dict)
     """The version that each name alone means; the last good one if its successor is broken."""
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
+    """The candidate that runs beside production of each name that has one."""
 
 
 class Runtime:
@@ -87,6 +91,8 @@ class Runtime:
         failed = list(self._failed)
         return (
             [(name, _stamp(self.store.root / name, inside=False)) for name in self._folders()],
+            # A file that is repaired in place leaves its folder's stamp alone.
+            [_stamp(self.store.root / name / ROLLOUT, inside=False) for name in self._folders()],
             [_stamp(self.store.root / name / str(version)) for name, version in failed],
         )
 
@@ -106,8 +112,12 @@ class Runtime:
         aliases = {name: found[name] for name in found if found[name] or name in whole}
         loaded = {name: self._production_of(name, aliases[name]) for name in aliases}
         production = {name: served for name, served in loaded.items() if served is not None}
-        self.table = Table(whole, aliases, production)
+        self.table = Table(whole, aliases, production, old.rollouts)
         self._note_changes(old.production, production)
+        # After the swap: no promotion waits for a candidate to be loaded.
+        rollouts = {name: self._rollout_beside(served) for name, served in production.items()}
+        running = {name: rollout for name, rollout in rollouts.items() if rollout is not None}
+        self.table = replace(self.table, rollouts=running)
         for subject in [s for s in list(self._said) if s and re.split("[:@]", s)[0] not in found]:
             del self._said[subject]
 
@@ -141,6 +151,71 @@ class Runtime:
             return last_good
         self._said.pop(name, None)
         return served
+
+    def _rollout_beside(self, production: Served) -> Rollout | None:
+        """Return the rollout that runs, or begin the one that rollout.json asks for."""
+        name, old = production.manifest.name, self.table.rollouts.get(production.manifest.name)
+        try:
+            plan = self.store.rollout(name)
+            if plan is None or plan.version == production.manifest.version:
+                rollout = None
+            elif old is not None and old.plan == plan and old.production is production:
+                rollout = old
+            else:
+                candidate = self._candidate(name, plan, production)
+                rollout = Rollout(plan, production, candidate, self._without_root)
+                if old is not None and old.plan == plan:  # beside another production now
+                    rollout.stopped = old.stopped
+                log.info("%s@%s is a %s on a share of %g", name, plan.version, plan.kind, plan.share)
+        except (SurgeryError, OSError) as error:
+            self._say(f"{name}:rollout", f"{name} has no rollout, production answers: {_reason(error)}")
+            return None
+        self._said.pop(f"{name}:rollout", None)
+        return rollout
+
+    def _candidate(self, name: str, plan: RolloutPlan, production: Served) -> Served:
+        ref = f"{name}@{plan.version}"
+        if plan.kind == "canary":
+            candidate = self._load(ref)
+        else:
+            with self._loading:  # one thread, which is the shadow's: onnxruntime's own would not give way
+                candidate = self._open(self.store.resolve(ref), threads=1, max_batch=1)
+        if candidate.manifest.task != production.manifest.task:
+            tasks = f"'{candidate.manifest.task}', production '{production.manifest.task}'"
+            raise StoreError(f"{ref} does {tasks}")
+        return candidate
+
+    def rollout_of(self, text: str | None, served: Served) -> Rollout | None:
+        """Return the rollout that a request takes part in, having found that it means `served`.
+
+        None if it names a version or an alias but production, or nothing runs beside production.
+        """
+        rollout = self.table.rollouts.get(served.manifest.name)
+        if rollout is None or rollout.production is not served:
+            return None
+        return rollout if text in (None, rollout.name, f"{rollout.name}@{PRODUCTION}") else None
+
+    def rollout_called(self, name: str | None) -> Rollout:
+        """Return the rollout of a name.
+
+        Raises:
+            Refusal: 400 if no name can be read, or none is given and several exist; 404 if there is no such
+                model, or nothing runs beside its production; 503 if there is no model at all.
+        """
+        table = self.table
+        name = self._only_name(table) if name is None else name
+        try:
+            check_name(name)
+        except StoreError as error:
+            raise Refusal(400, "bad_model_name", error.message, error.hint) from error
+        if name not in table.aliases:
+            raise self._not_found(Ref(name, None), table)
+        rollout = table.rollouts.get(name)
+        if rollout is None:
+            why = self._said.get(f"{name}:rollout") or f"nothing runs beside production of {name}"
+            hint = f"Start it with `surgery models shadow {name} VERSION`, or canary."
+            raise Refusal(404, "no_rollout", self._without_root(why), hint)
+        return rollout
 
     def _note_changes(self, old: Mapping[str, Served], new: Mapping[str, Served]) -> None:
         for name in sorted({*old, *new}):
@@ -240,21 +315,25 @@ class Runtime:
 
     def _loaded(self, stored: StoredVersion) -> Served | None:
         key = (stored.name, stored.version)
-        for served in (self.table.production.get(stored.name), self._extra.get(key)):
+        rollout = self.table.rollouts.get(stored.name)
+        canary = rollout.candidate if rollout is not None and rollout.plan.kind == "canary" else None
+        for served in (self.table.production.get(stored.name), self._extra.get(key), canary):
             # A folder can be replaced by another of the same number behind the store's back.
             if served is not None and served.manifest == stored.manifest:
                 return served
         return None
 
-    def _open(self, stored: StoredVersion) -> Served:
+    def _open(
+        self, stored: StoredVersion, threads: int | None = None, max_batch: int | None = None
+    ) -> Served:
         """Load a version; one that failed is tried again only when its files have changed."""
+        threads = self.settings.threads if threads is None else threads
+        max_batch = self.settings.max_batch if max_batch is None else max_batch
         key, stamp = (stored.name, stored.version), _stamp(stored.path)
         if key in self._failed and self._failed[key][0] == stamp:
             raise StoreError(self._failed[key][1])
         try:
-            served = load_version(
-                stored, self.settings.device, self.settings.threads, self.settings.max_batch
-            )
+            served = load_version(stored, self.settings.device, threads, max_batch)
         except Exception as error:  # whatever one model raises, it must not take others along
             self._failed[key] = (stamp, _reason(error))
             raise StoreError(_reason(error), getattr(error, "hint", "")) from error
@@ -289,6 +368,9 @@ class Runtime:
         except SurgeryError as error:
             return {**row, "state": "failed", "reason": self._without_root(error.message)}
         row |= _facts(stored)
+        rollout = table.rollouts.get(name)
+        if rollout is not None and rollout.plan.version == version:
+            row["rollout"] = rollout.summary()
         served = self._loaded(stored)
         if served is not None:
             state = "serving" if table.production.get(name) is served else "loaded"
@@ -306,7 +388,9 @@ class Runtime:
 
     def problems(self) -> list[str]:
         """Return what keeps models from being served at present, as the log says it."""
-        return [self._without_root(message) for message in list(self._said.values())]
+        stopped = [rollout.problem() for rollout in self.table.rollouts.values()]
+        messages = [*self._said.values(), *filter(None, stopped)]
+        return [self._without_root(message) for message in messages]
 
     def _without_root(self, message: str) -> str:
         """Return a message without the server's own path, which is nobody's business outside."""

@@ -212,9 +212,12 @@ def models_promote(
     anyway: Annotated[
         bool, Parameter(negative="", help="Even if its precision lost more than its tolerance.")
     ] = False,
+    canary: Annotated[float | None, Parameter(help="Only on this share: as `models canary --share`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a version production."""
+    if canary is not None:
+        return models_canary(name, version, share=canary, as_json=as_json)
     from surgery.recipes.models import promote
 
     promote(name, version, anyway=anyway, as_json=as_json)
@@ -234,6 +237,44 @@ def models_remove(name: str, version: int, *, as_json: Json = False) -> None:
     from surgery.recipes.models import remove
 
     remove(name, version, as_json=as_json)
+
+
+Share = Annotated[float, Parameter(help="Share of the requests for NAME, above 0 and up to 1.")]
+Off = Annotated[bool, Parameter(negative=(), help="End it.")]
+
+
+@models_app.command(name="shadow")
+def models_shadow(
+    name: str, version: int | None = None, *, share: Share = 0.2, off: Off = False, as_json: Json = False
+) -> None:
+    """Let a version see a share of the images that production answers, and compare; it answers nobody."""
+    from surgery.recipes.rollout import roll_out
+
+    roll_out("shadow", name, version, share, off, as_json)
+
+
+@models_app.command(name="canary")
+def models_canary(
+    name: str, version: int | None = None, *, share: Share = 0.1, off: Off = False, as_json: Json = False
+) -> None:
+    """Let a version answer a share of the requests, always the same ones; production answers the others."""
+    from surgery.recipes.rollout import roll_out
+
+    roll_out("canary", name, version, share, off, as_json)
+
+
+@models_app.command(name="compare")
+def models_compare(
+    name: str,
+    *,
+    url: Annotated[str, Parameter(help="Address of the service.")] = "http://127.0.0.1:3000",
+    token: Annotated[str | None, Parameter(help="What the service asks for; else $SURGERY_TOKEN.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a running service how the candidate beside production of NAME does."""
+    from surgery.recipes.compare import compare
+
+    compare(name, url, token, as_json)
 
 
 @backbones_app.default

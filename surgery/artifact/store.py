@@ -11,15 +11,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from surgery.artifact import disk
+from surgery.artifact import disk, rollout
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.names import NAME, VERSION, Ref, check_name, check_version, parse_ref
+from surgery.artifact.rollout import RolloutPlan
 
-__all__ = ["Ref", "Staging", "Store", "StoredVersion", "check_name", "no_room", "parse_ref"]
+__all__ = ["Ref", "RolloutPlan", "Staging", "Store", "StoredVersion", "check_name", "no_room", "parse_ref"]
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
@@ -172,6 +174,8 @@ class Store:
     def promote(self, name: str, version: int) -> StoredVersion:
         """Make a version production, after checking every file of it; the old one is `previous`.
 
+        A rollout of this version is over.
+
         Raises:
             ModelNotFoundError: If there is no such version.
             StoreError: If a file of it is damaged, or aliases.json is broken.
@@ -182,7 +186,7 @@ class Store:
             old = aliases.get(PRODUCTION, version)
             if old != version:
                 aliases[PREVIOUS] = old
-            self._write_aliases(name, {**aliases, PRODUCTION: version})
+            self._change_production(name, {**aliases, PRODUCTION: version})
         return stored
 
     def rollback(self, name: str) -> StoredVersion:
@@ -203,7 +207,7 @@ class Store:
                 )
             stored = self.verify(name, aliases[PREVIOUS])
             swapped = {PRODUCTION: aliases[PREVIOUS], PREVIOUS: aliases[PRODUCTION]}
-            self._write_aliases(name, {**aliases, **swapped})
+            self._change_production(name, {**aliases, **swapped})
         return stored
 
     def remove(self, name: str, version: int) -> None:
@@ -211,13 +215,18 @@ class Store:
 
         Raises:
             ModelNotFoundError: If there is no such version.
-            StoreError: If production or another alias but `previous` points at it.
+            StoreError: If production or another alias but `previous` points at it, or it is a candidate.
         """
         folder, version = self._folder(name), check_version(version)
         if version not in self._numbers(name):
             raise self._unknown_version(name, version)
         with disk.locked(folder):
-            aliases = self.aliases(name)
+            aliases, plan = self.aliases(name), self.rollout(name)
+            if plan is not None and plan.version == version:
+                raise StoreError(
+                    f"{name}@{version} is the candidate of a {plan.kind} and is not removed",
+                    f"end that first: `surgery models {plan.kind} {name} --off`.",
+                )
             for alias, number in aliases.items():
                 if number == version and alias != PREVIOUS:
                     raise StoreError(
@@ -234,6 +243,68 @@ class Store:
                 raise disk.cannot_write(folder, error) from error
             if aliases.pop(PREVIOUS, None) == version:
                 self._write_aliases(name, aliases)
+
+    def rollout(self, name: str) -> RolloutPlan | None:
+        """Return the candidate that runs beside production, and how; None if there is none.
+
+        Raises:
+            StoreError: If rollout.json is broken, or `name` cannot be a name.
+        """
+        return rollout.read_plan(self._folder(name) / rollout.FILE, name)
+
+    def start_rollout(self, name: str, version: int, kind: str, share: float) -> RolloutPlan:
+        """Let a candidate run beside production, after checking every file of it.
+
+        It takes the place of the rollout that there may have been.
+
+        Args:
+            name: The model.
+            version: The candidate.
+            kind: `shadow` or `canary`.
+            share: Share of the requests for production, in (0, 1].
+
+        Raises:
+            ModelNotFoundError: If there is no such version, or nothing is production.
+            StoreError: If a file of it is damaged, it is production or does another task, or the share
+                is out of range.
+        """
+        chosen, share = rollout.check_plan(kind, share)
+        candidate = self.verify(name, version)
+        folder = self._folder(name)
+        with disk.locked(folder):  # nobody promotes or removes a version between the checks and the write
+            self._stored(name, version)
+            production = self.resolve(name)
+            if production.version == version:
+                raise StoreError(
+                    f"{name}@{version} is production itself",
+                    f"name another version; `surgery models show {name}` shows this one.",
+                )
+            task, wanted = candidate.manifest.task, production.manifest.task
+            if task != wanted:
+                raise StoreError(
+                    f"{candidate.ref} does '{task}', production '{wanted}'",
+                    "only answers of one task can be compared.",
+                )
+            plan = RolloutPlan(chosen, version, share, datetime.now(UTC).isoformat(timespec="microseconds"))
+            self._write(folder / rollout.FILE, plan.to_json())
+        return plan
+
+    def end_rollout(self, name: str) -> RolloutPlan | None:
+        """End what runs beside production, a damaged rollout too; return it if it could be read.
+
+        Raises:
+            ModelNotFoundError: If the name is unknown.
+            StoreError: If the file cannot be removed.
+        """
+        if not self._numbers(name):
+            raise self._unknown_name(name)
+        with disk.locked(self._folder(name)):
+            try:
+                plan = self.rollout(name)
+            except StoreError:
+                plan = None
+            self._delete_rollout(name)
+        return plan
 
     def verify(self, name: str, version: int) -> StoredVersion:
         """Read every file of a version and compare its sha256 with the manifest.
@@ -295,9 +366,32 @@ class Store:
 
     def _write_aliases(self, name: str, aliases: dict[str, int]) -> None:
         """Replace aliases.json; the caller holds the lock."""
-        path = self._folder(name) / _ALIASES
+        text = json.dumps(aliases, indent=2, sort_keys=True) + "\n"
+        self._write(self._folder(name) / _ALIASES, text)
+
+    def _change_production(self, name: str, aliases: dict[str, int]) -> None:
+        """Replace aliases.json, and end the rollout of what is production now; the caller holds the lock."""
         try:
-            disk.write_whole(path, json.dumps(aliases, indent=2, sort_keys=True) + "\n")
+            plan = self.rollout(name)
+        except StoreError:  # a damaged rollout is no reason to keep a version from production
+            plan = None
+        before = self.aliases(name).get(PRODUCTION)
+        self._write_aliases(name, aliases)
+        # That of what was production is over too: a process died here before it could delete it.
+        if plan is not None and plan.version in (before, aliases[PRODUCTION]):
+            self._delete_rollout(name)
+
+    def _delete_rollout(self, name: str) -> None:
+        path = self._folder(name) / rollout.FILE
+        try:
+            path.unlink(missing_ok=True)
+            disk.sync_folder(path.parent)
+        except OSError as error:
+            raise disk.cannot_write(path, error) from error
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            disk.write_whole(path, text)
         except OSError as error:
             raise disk.cannot_write(path, error) from error
 

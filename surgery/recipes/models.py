@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from surgery.artifact.errors import StoreError
 from surgery.report import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def list_models(as_json: bool = False) -> None:
 
     store = Store()
     rows = [row for name in store.list_names() for row in _rows(store, name)]
-    damaged = store.list_damaged()
+    damaged = store.list_damaged() | _damaged_rollouts(store)
     if as_json:
         print(json.dumps({"store": str(store.root), "versions": rows, "damaged": damaged}))
         return
@@ -183,6 +185,7 @@ def _rows(store: Store, name: str) -> list[dict[str, Any]]:
                 "model": name,
                 "version": version,
                 "aliases": _aliases_of(store, stored),
+                "rollout": _rollout_of(store, stored),
                 "task": manifest.task,
                 "backbone": manifest.backbone.get("name"),
                 "head": manifest.head.get("name"),
@@ -194,6 +197,26 @@ def _rows(store: Store, name: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _rollout_of(store: Store, stored: StoredVersion) -> dict[str, Any] | None:
+    """Return kind and share of the rollout of a version; None if it has none that can be read."""
+    with suppress(StoreError):
+        plan = store.rollout(stored.name)
+        if plan is not None and plan.version == stored.version:
+            return {"kind": plan.kind, "share": plan.share}
+    return None
+
+
+def _damaged_rollouts(store: Store) -> dict[str, str]:
+    """Return `name` → what is wrong with its rollout.json."""
+    damaged = {}
+    for name in store.list_names():
+        try:
+            store.rollout(name)
+        except StoreError as error:
+            damaged[name] = error.message
+    return damaged
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
@@ -211,12 +234,12 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     )
     table = Table(*columns, box=None)
     for row in rows:
-        scores = row["scores"]
+        scores, running = row["scores"], row["rollout"]
         main = next((key for key in (*MAIN_SCORES, *scores) if key in scores), None)
         score = f"{main} {scores[main]:.3f}" if main else ""
         table.add_row(
             f"{row['model']}@{row['version']}",
-            ", ".join(row["aliases"]),
+            ", ".join([*row["aliases"], *([f"{running['kind']} {running['share']:g}"] if running else [])]),
             *(str(row[key] or "") for key in ("task", "backbone", "head", "strategy", "precision")),
             score,
             f"{row['bytes'] / _MIB:.1f}",

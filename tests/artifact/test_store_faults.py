@@ -55,6 +55,9 @@ ENTRIES: dict[str, Callable[[Store, str], Any]] = {
     "rollback": lambda store, name: store.rollback(name),
     "remove": lambda store, name: store.remove(name, 1),
     "verify": lambda store, name: store.verify(name, 1),
+    "rollout": lambda store, name: store.rollout(name),
+    "start_rollout": lambda store, name: store.start_rollout(name, 1, "shadow", 0.5),
+    "end_rollout": lambda store, name: store.end_rollout(name),
 }
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from starlette.testclient import TestClient
-from tiny_models import add_classifier, add_segmenter
+from tiny_models import RED, add_classifier, add_segmenter
 
 from service.limits import COUNTED
 from surgery.artifact.store import Store
@@ -56,6 +58,23 @@ def test_whatever_is_sent_the_answer_is_as_documented(interface: Any, method: st
 
 def test_every_path_that_is_counted_is_documented(client: TestClient) -> None:
     assert set(client.get("/openapi.json").json()["paths"]) == COUNTED
+
+
+@pytest.mark.parametrize("kind", ["shadow", "canary"])
+def test_a_comparison_is_as_documented(store: Store, serve: Callable[..., TestClient], kind: str) -> None:
+    add_classifier(store)
+    add_classifier(store, scale=-1)
+    store.start_rollout("colours", 2, kind, 1)
+    client = serve()
+    client.post("/predict", files={"image": RED})
+    while not client.get("/compare").json()["candidate"]["answered"]:
+        time.sleep(0.01)
+    document = client.get("/openapi.json").json()
+    for path, name in (("/compare", "Comparison"), ("/models", "Models")):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        jsonschema_rs.Draft202012Validator(schema).validate(client.get(path).json())
+        schema["components"]["schemas"][name]["additionalProperties"] = False  # nothing else is said
+        jsonschema_rs.Draft202012Validator(schema).validate(client.get(path).json())
 
 
 def test_the_limits_and_the_lock_are_those_of_the_settings(
