@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from .reply import Refusal
 
 log = logging.getLogger("surgery.service")
+log.propagate = False  # the servers above would write each line once more, in their own form
 REQUEST_ID = "x-request-id"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -77,4 +78,3 @@ def start_log(form: str) -> None:
     handler.setFormatter(JsonLines() if form == "json" else plain)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    log.propagate = False  # the servers above would write it once more, in their own form

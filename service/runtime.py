@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError, UserError
@@ -18,8 +16,9 @@ from surgery.artifact.store import PRODUCTION, Ref, RolloutPlan, Store, StoredVe
 from .access import log
 from .reply import Refusal
 from .rollout import Rollout
-from .served import Served, load_version
+from .served import Served
 from .settings import Settings
+from .shelf import Shelf, reason_of, stamp_of
 
 MAKE_ONE = (
     "Make one with `surgery finetune DATA --name NAME`, or point SURGERY_MODELS at a store that"
@@ -52,10 +51,8 @@ class Runtime:
         self.settings = settings
         self.store = Store(settings.models)
         self.table = Table()
-        self._extra: OrderedDict[tuple[str, int], Served] = OrderedDict()
-        self._failed: dict[tuple[str, int], tuple[object, str]] = {}
+        self.shelf = Shelf(settings, self._in_use)
         self._said: dict[str, str] = {}
-        self._loading = threading.Lock()
         self._stopping = threading.Event()
 
     @property
@@ -88,12 +85,11 @@ class Runtime:
 
     def _signature(self) -> object:
         """Return what changes with every promotion, new version or repair of a broken one."""
-        failed = list(self._failed)
         return (
-            [(name, _stamp(self.store.root / name, inside=False)) for name in self._folders()],
+            [(name, stamp_of(self.store.root / name, inside=False)) for name in self._folders()],
             # A file that is repaired in place leaves its folder's stamp alone.
-            [_stamp(self.store.root / name / ROLLOUT, inside=False) for name in self._folders()],
-            [_stamp(self.store.root / name / str(version)) for name, version in failed],
+            [stamp_of(self.store.root / name / ROLLOUT, inside=False) for name in self._folders()],
+            [stamp_of(self.store.root / name / str(version)) for name, version in self.shelf.failures()],
         )
 
     def _folders(self) -> list[str]:
@@ -125,7 +121,7 @@ class Runtime:
         try:
             aliases = dict(self.store.aliases(name))
         except (SurgeryError, OSError) as error:
-            self._say(f"{name}:aliases", f"the aliases of {name} cannot be read: {_reason(error)}")
+            self._say(f"{name}:aliases", f"the aliases of {name} cannot be read: {reason_of(error)}")
             return self.table.aliases.get(name, {})
         self._said.pop(f"{name}:aliases", None)
         return aliases
@@ -134,7 +130,7 @@ class Runtime:
         try:
             return bool(self.store.list_versions(name))
         except (SurgeryError, OSError) as error:
-            self._say(f"{name}:folder", f"{name} cannot be read: {_reason(error)}")
+            self._say(f"{name}:folder", f"{name} cannot be read: {reason_of(error)}")
             return False
 
     def _production_of(self, name: str, aliases: Mapping[str, int]) -> Served | None:
@@ -147,7 +143,7 @@ class Runtime:
             served = last_good if same else self._load(f"{name}@{version}")
         except (SurgeryError, OSError) as error:
             stays = f"; version {last_good.manifest.version} stays" if last_good else ""
-            self._say(name, f"{name}@{version} is not served{stays}: {_reason(error)}")
+            self._say(name, f"{name}@{version} is not served{stays}: {reason_of(error)}")
             return last_good
         self._said.pop(name, None)
         return served
@@ -168,7 +164,7 @@ class Runtime:
                     rollout.stopped = old.stopped
                 log.info("%s@%s is a %s on a share of %g", name, plan.version, plan.kind, plan.share)
         except (SurgeryError, OSError) as error:
-            self._say(f"{name}:rollout", f"{name} has no rollout, production answers: {_reason(error)}")
+            self._say(f"{name}:rollout", f"{name} has no rollout, production answers: {reason_of(error)}")
             return None
         self._said.pop(f"{name}:rollout", None)
         return rollout
@@ -178,8 +174,8 @@ class Runtime:
         if plan.kind == "canary":
             candidate = self._load(ref)
         else:
-            with self._loading:  # one thread, which is the shadow's: onnxruntime's own would not give way
-                candidate = self._open(self.store.resolve(ref), threads=1, max_batch=1)
+            # One thread, which is the shadow's: onnxruntime's own would not give way.
+            candidate = self.shelf.open_apart(self.store.resolve(ref))
         if candidate.manifest.task != production.manifest.task:
             tasks = f"'{candidate.manifest.task}', production '{production.manifest.task}'"
             raise StoreError(f"{ref} does {tasks}")
@@ -266,8 +262,8 @@ class Runtime:
         except ModelNotFoundError as error:
             raise self._not_found(ref, table) from error
         except (SurgeryError, OSError) as error:
-            self._say(text, f"{text} cannot be loaded: {_reason(error)}")
-            message = f"{text} cannot be loaded: {self._without_root(_reason(error))}"
+            self._say(text, f"{text} cannot be loaded: {reason_of(error)}")
+            message = f"{text} cannot be loaded: {self._without_root(reason_of(error))}"
             raise Refusal(503, "model_unavailable", message, getattr(error, "hint", "")) from error
         self._said.pop(text, None)
         self._keep(served)
@@ -306,51 +302,17 @@ class Runtime:
             ModelNotFoundError: If the store does not hold it.
             SurgeryError: If it cannot be loaded.
         """
-        stored = self.store.resolve(text)
-        known = self._loaded(stored)
-        if known is not None:
-            return known
-        with self._loading:
-            return self._loaded(stored) or self._open(stored)
+        return self.shelf.take(self.store.resolve(text))
 
-    def _loaded(self, stored: StoredVersion) -> Served | None:
-        key = (stored.name, stored.version)
-        rollout = self.table.rollouts.get(stored.name)
-        canary = rollout.candidate if rollout is not None and rollout.plan.kind == "canary" else None
-        for served in (self.table.production.get(stored.name), self._extra.get(key), canary):
-            # A folder can be replaced by another of the same number behind the store's back.
-            if served is not None and served.manifest == stored.manifest:
-                return served
-        return None
-
-    def _open(
-        self, stored: StoredVersion, threads: int | None = None, max_batch: int | None = None
-    ) -> Served:
-        """Load a version; one that failed is tried again only when its files have changed."""
-        threads = self.settings.threads if threads is None else threads
-        max_batch = self.settings.max_batch if max_batch is None else max_batch
-        key, stamp = (stored.name, stored.version), _stamp(stored.path)
-        if key in self._failed and self._failed[key][0] == stamp:
-            raise StoreError(self._failed[key][1])
-        try:
-            served = load_version(stored, self.settings.device, threads, max_batch)
-        except Exception as error:  # whatever one model raises, it must not take others along
-            self._failed[key] = (stamp, _reason(error))
-            raise StoreError(_reason(error), getattr(error, "hint", "")) from error
-        self._failed.pop(key, None)
-        return served
+    def _in_use(self) -> list[Served]:
+        """Return the versions that requests are answered from."""
+        canaries = [rollout for rollout in self.table.rollouts.values() if rollout.plan.kind == "canary"]
+        return [*self.table.production.values(), *(rollout.candidate for rollout in canaries)]
 
     def _keep(self, served: Served) -> None:
-        """Keep a version loaded that is not, or no longer, in production; the least recently used go."""
-        if self.table.production.get(served.manifest.name) is served:
-            return
-        with self._loading:
-            self._extra[served.key] = served
-            self._extra.move_to_end(served.key)
-            kept = [key for key in self._extra if key != served.key]
-            room = self.settings.max_extra_mib - sum(each.mib for each in self._extra.values())
-            while kept and room < 0:  # the one that is asked for stays, however large
-                room += self._extra.pop(kept.pop(0)).mib
+        """Keep a version in memory that is not, or no longer, in production."""
+        if self.table.production.get(served.manifest.name) is not served:
+            self.shelf.keep(served)
 
     def list_models(self) -> list[dict[str, Any]]:
         """Return one row for each version of the store, and for each alias without one. Blocks."""
@@ -371,7 +333,7 @@ class Runtime:
         rollout = table.rollouts.get(name)
         if rollout is not None and rollout.plan.version == version:
             row["rollout"] = rollout.summary()
-        served = self._loaded(stored)
+        served = self.shelf.loaded(stored)
         if served is not None:
             state = "serving" if table.production.get(name) is served else "loaded"
             row |= {
@@ -381,9 +343,9 @@ class Runtime:
                 "batch": served.batch.size,
             }
             return {**row, "state": state, "explains": served.explains}
-        if (name, version) in self._failed:
-            reason = self._without_root(self._failed[name, version][1])
-            return {**row, "state": "failed", "reason": reason}
+        reason = self.shelf.reason((name, version))
+        if reason is not None:
+            return {**row, "state": "failed", "reason": self._without_root(reason)}
         return {**row, "state": "stored"}
 
     def problems(self) -> list[str]:
@@ -416,18 +378,3 @@ def _is_name(text: str) -> bool:
         return check_name(text) == text
     except StoreError:
         return False
-
-
-def _reason(error: Exception) -> str:
-    text = error.message if isinstance(error, SurgeryError) else str(error)
-    return text or type(error).__name__
-
-
-def _stamp(folder: Path, inside: bool = True) -> object:
-    """Return what changes when a file of a folder does; None if it cannot be read."""
-    try:
-        paths = [folder, *(sorted(folder.rglob("*")) if inside else [])]
-        states = [(str(path), path.stat()) for path in paths]
-    except OSError:
-        return None
-    return [(path, state.st_size, state.st_mtime_ns) for path, state in states]

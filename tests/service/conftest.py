@@ -50,7 +50,7 @@ def client(store: Store, serve: Callable[..., TestClient]) -> TestClient:
     return serve()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it runs, nothing else can run an event loop
 def browser() -> Iterator[Any]:
     rootless = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's sandbox refuses root
     from playwright.sync_api import sync_playwright

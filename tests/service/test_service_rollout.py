@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from test_service_faults import refused
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
-from service import limits, runtime, shadow
+from service import limits, shadow, shelf
 from service.access import log
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.manifest import InputSpec
@@ -66,7 +66,7 @@ class Network:
 def candidate(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
     """Put a network of ours before that of each version but the first; gives those that were loaded."""
     loaded: list[Network] = []
-    load = runtime.load_version
+    load = shelf.load_version
 
     def load_version(stored: Any, *given: Any) -> Any:
         served = load(stored, *given)
@@ -75,7 +75,7 @@ def candidate(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
         loaded.append(Network(served.session))
         return replace(served, session=loaded[-1])
 
-    monkeypatch.setattr(runtime, "load_version", load_version)
+    monkeypatch.setattr(shelf, "load_version", load_version)
     return loaded
 
 
@@ -242,7 +242,7 @@ def test_the_candidate_of_a_shadow_runs_in_one_thread_of_the_lowest_priority(
 def test_the_candidate_gets_the_image_as_its_own_manifest_says(
     two: Store, serve: Serve, candidate: list[Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = runtime.load_version
+    load = shelf.load_version
 
     def load_version(stored: Any, *given: Any) -> Any:
         served = load(stored, *given)
@@ -250,7 +250,7 @@ def test_the_candidate_gets_the_image_as_its_own_manifest_says(
             return served
         return replace(served, manifest=replace(served.manifest, input=InputSpec("resize", 8, 6)))
 
-    monkeypatch.setattr(runtime, "load_version", load_version)
+    monkeypatch.setattr(shelf, "load_version", load_version)
     two.start_rollout("colours", 2, "shadow", 1)
     client = serve()
     version(client)

@@ -1,0 +1,110 @@
+"""The versions that are in memory, and why others are not."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from surgery.artifact.errors import StoreError, SurgeryError
+from surgery.artifact.store import StoredVersion
+
+from .served import Served, load_version
+from .settings import Settings
+
+Key = tuple[str, int]
+"""Name and version."""
+
+
+class Shelf:
+    """Loads versions, one at a time, and keeps those that were asked for within a bound.
+
+    Args:
+        settings: Where networks run, and the bound.
+        in_use: Returns the versions that are held anyway, those in production first.
+    """
+
+    def __init__(self, settings: Settings, in_use: Callable[[], Iterable[Served]]) -> None:
+        self.settings = settings
+        self._in_use = in_use
+        self._kept: OrderedDict[Key, Served] = OrderedDict()
+        self._failed: dict[Key, tuple[object, str]] = {}
+        self._loading = threading.Lock()
+
+    def take(self, stored: StoredVersion) -> Served:
+        """Return a version, as it is loaded or from the disk.
+
+        Raises:
+            StoreError: If it cannot be loaded.
+        """
+        known = self.loaded(stored)
+        if known is not None:
+            return known
+        with self._loading:
+            return self.loaded(stored) or self._open(stored, self.settings.threads, self.settings.max_batch)
+
+    def open_apart(self, stored: StoredVersion) -> Served:
+        """Load a version once more, for a thread of its own that runs image by image.
+
+        Raises:
+            StoreError: If it cannot be loaded.
+        """
+        with self._loading:
+            return self._open(stored, threads=1, max_batch=1)
+
+    def loaded(self, stored: StoredVersion) -> Served | None:
+        """Return a version if it is in memory."""
+        key = (stored.name, stored.version)
+        for served in (*self._in_use(), self._kept.get(key)):
+            # A folder can be replaced by another of the same number behind the store's back.
+            if served is not None and served.key == key and served.manifest == stored.manifest:
+                return served
+        return None
+
+    def keep(self, served: Served) -> None:
+        """Keep a version in memory; the least recently used of the kept ones go."""
+        with self._loading:
+            self._kept[served.key] = served
+            self._kept.move_to_end(served.key)
+            others = [key for key in self._kept if key != served.key]
+            room = self.settings.max_extra_mib - sum(each.mib for each in self._kept.values())
+            while others and room < 0:  # the one that is asked for stays, however large
+                room += self._kept.pop(others.pop(0)).mib
+
+    def reason(self, key: Key) -> str | None:
+        """Return why a version could not be loaded; None if it was not tried, or could."""
+        return self._failed[key][1] if key in self._failed else None
+
+    def failures(self) -> list[Key]:
+        """Return the versions that could not be loaded."""
+        return list(self._failed)
+
+    def _open(self, stored: StoredVersion, threads: int, max_batch: int) -> Served:
+        """Load a version; one that failed is tried again only when its files have changed."""
+        key, stamp = (stored.name, stored.version), stamp_of(stored.path)
+        if key in self._failed and self._failed[key][0] == stamp:
+            raise StoreError(self._failed[key][1])
+        try:
+            served = load_version(stored, self.settings.device, threads, max_batch)
+        except Exception as error:  # whatever one model raises, it must not take others along
+            self._failed[key] = (stamp, reason_of(error))
+            raise StoreError(reason_of(error), getattr(error, "hint", "")) from error
+        self._failed.pop(key, None)
+        return served
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, in words."""
+    text = error.message if isinstance(error, SurgeryError) else str(error)
+    return text or type(error).__name__
+
+
+def stamp_of(folder: Path, inside: bool = True) -> object:
+    """Return what changes when a file of a folder does; None if it cannot be read."""
+    try:
+        paths = [folder, *(sorted(folder.rglob("*")) if inside else [])]
+        states = [(str(path), path.stat()) for path in paths]
+    except OSError:
+        return None
+    return [(path, state.st_size, state.st_mtime_ns) for path, state in states]
