@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -10,49 +9,27 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from surgery.artifact import disk, rollout
 from surgery.artifact.disk import no_room
-from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError
+from surgery.artifact.errors import StoreError, SurgeryError
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.names import NAME, VERSION, Ref, check_name, check_version, parse_ref
 from surgery.artifact.rollout import RolloutPlan
+from surgery.artifact.staging import Staging
+from surgery.artifact.stored import MANIFEST_FILE, StoredVersion
+from surgery.artifact.unknown import unknown_alias, unknown_name, unknown_version
 
 __all__ = ["Ref", "RolloutPlan", "Staging", "Store", "StoredVersion", "check_name", "no_room", "parse_ref"]
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
 
-_MANIFEST = "manifest.json"
 _ALIASES = "aliases.json"
 _STAGING = ".staging-"
 _REMOVED = re.compile(r"\.removed-([1-9][0-9]{0,8})")
-
-
-@dataclass(frozen=True)
-class StoredVersion:
-    """A whole version of the store."""
-
-    name: str
-    version: int
-    path: Path
-    manifest: Manifest
-
-    @property
-    def ref(self) -> str:
-        """`name@version`."""
-        return f"{self.name}@{self.version}"
-
-    def graph(self, device: str = "cpu") -> Path:
-        """Return the ONNX file that is served on a kind of device (`cpu`, `cuda`)."""
-        return self.path / self.manifest.graph_file(device)
-
-    def sha256(self, device: str = "cpu") -> str:
-        """Return the digest of the ONNX file that is served on a kind of device."""
-        return self.manifest.files[self.manifest.graph_file(device)]
 
 
 class Store:
@@ -123,13 +100,13 @@ class Store:
         """
         wanted = parse_ref(ref)
         if not self._numbers(wanted.name):
-            raise self._unknown_name(wanted.name)
+            raise unknown_name(self, wanted.name)
         if isinstance(wanted.selector, int):
             return self._stored(wanted.name, wanted.selector)
         alias = wanted.selector or PRODUCTION
         version = self.aliases(wanted.name).get(alias)
         if version is None:
-            raise self._unknown_alias(wanted.name, alias)
+            raise unknown_alias(self, wanted.name, alias)
         return self._stored(wanted.name, version)
 
     def next_version(self, name: str) -> int:
@@ -160,7 +137,7 @@ class Store:
             except OSError as error:
                 raise disk.cannot_write(path, error) from error
         try:
-            yield Staging(self, name, path)
+            yield Staging(self, name, path, lambda n: self._write_aliases(name, {PRODUCTION: n}))
         except SurgeryError:
             raise
         except BaseException as error:
@@ -197,7 +174,7 @@ class Store:
             StoreError: If no version was production before, or its files are damaged.
         """
         if not self._numbers(name):
-            raise self._unknown_name(name)
+            raise unknown_name(self, name)
         with disk.locked(self._folder(name)):
             aliases = self.aliases(name)
             if PRODUCTION not in aliases or PREVIOUS not in aliases:
@@ -219,7 +196,7 @@ class Store:
         """
         folder, version = self._folder(name), check_version(version)
         if version not in self._numbers(name):
-            raise self._unknown_version(name, version)
+            raise unknown_version(self, name, version)
         with disk.locked(folder):
             aliases, plan = self.aliases(name), self.rollout(name)
             if plan is not None and plan.version == version:
@@ -297,7 +274,7 @@ class Store:
             StoreError: If the file cannot be removed.
         """
         if not self._numbers(name):
-            raise self._unknown_name(name)
+            raise unknown_name(self, name)
         with disk.locked(self._folder(name)):
             try:
                 plan = self.rollout(name)
@@ -346,11 +323,11 @@ class Store:
         """Return the manifest of a numbered folder, or why it is no whole version."""
         path = self._folder(name) / str(version)
         try:
-            manifest = Manifest.load(path / _MANIFEST)
+            manifest = Manifest.load(path / MANIFEST_FILE)
         except StoreError as error:
             return None, error.message
         if (manifest.name, manifest.version) != (name, version):
-            return None, f"{path / _MANIFEST}: written for {manifest.name}@{manifest.version}"
+            return None, f"{path / MANIFEST_FILE}: written for {manifest.name}@{manifest.version}"
         real = path.resolve()
         files = [(path / file).resolve() for file in manifest.files]
         bad = [str(file) for file in files if not (file.is_relative_to(real) and file.is_file())]
@@ -358,7 +335,7 @@ class Store:
 
     def _stored(self, name: str, version: int) -> StoredVersion:
         if version not in self._numbers(name):
-            raise self._unknown_version(name, version)
+            raise unknown_version(self, name, version)
         manifest, reason = self._load(name, version)
         if manifest is None or reason:
             raise StoreError(f"{name}@{version} is not whole: {reason}", _restore(name, version))
@@ -394,83 +371,6 @@ class Store:
             disk.write_whole(path, text)
         except OSError as error:
             raise disk.cannot_write(path, error) from error
-
-    def _unknown_name(self, name: str) -> ModelNotFoundError:
-        names = self.list_names()
-        if not names:
-            hint = "make one with `surgery finetune DATA --name NAME`, or set $SURGERY_MODELS."
-            return ModelNotFoundError(f"no model '{name}': the store {self.root} is empty", hint)
-        near = difflib.get_close_matches(name, names, 1)
-        nearest = f" (nearest: '{near[0]}')" if near else ""
-        return ModelNotFoundError(
-            f"no model '{name}' in the store {self.root}{nearest}; it holds {', '.join(names)}",
-            "`surgery models list` shows every version.",
-        )
-
-    def _unknown_version(self, name: str, version: int) -> ModelNotFoundError:
-        versions = self.list_versions(name)
-        if not versions:
-            return self._unknown_name(name)
-        held = ", ".join(map(str, versions))
-        return ModelNotFoundError(
-            f"no version {version} of model '{name}'; there are {held}",
-            f"use {name}@{versions[-1]}, or see `surgery models show {name}`.",
-        )
-
-    def _unknown_alias(self, name: str, alias: str) -> ModelNotFoundError:
-        aliases = self.aliases(name)
-        held = ", ".join(f"{key} = {aliases[key]}" for key in sorted(aliases)) or "none"
-        versions = ", ".join(map(str, self.list_versions(name))) or "none"
-        return ModelNotFoundError(
-            f"model '{name}' has no alias '{alias}'; aliases: {held}; versions: {versions}",
-            f"name a version, or set one with `surgery models promote {name} VERSION`.",
-        )
-
-
-@dataclass(frozen=True)
-class Staging:
-    """A version that is being written."""
-
-    store: Store
-    name: str
-    path: Path
-    """Folder to write the files into."""
-
-    def commit(self, manifest: Manifest) -> StoredVersion:
-        """Seal the folder with its manifest and make it the next version.
-
-        The first version of a name becomes production by itself.
-
-        Args:
-            manifest: Everything but `version` and `files`, which are filled in here.
-
-        Raises:
-            StoreError: If the manifest does not describe the folder, or it cannot be written.
-            DiskFullError: If the disk is full.
-        """
-        folder, where = self.path.parent, f"new version of {self.name}"
-        if manifest.name != self.name:
-            raise StoreError(f"{where}: the manifest's name is '{manifest.name}'")
-        try:
-            (self.path / _MANIFEST).unlink(missing_ok=True)
-            found = disk.list_files(self.path)
-            files = {file: disk.sha256(self.path / file, sync=True) for file in found}
-            with disk.locked(folder):
-                version = self.store.next_version(self.name)
-                sealed = replace(manifest, version=version, files=files)
-                sealed = Manifest.from_dict(sealed.to_dict(), where)
-                sealed.save(self.path / _MANIFEST)
-                disk.sha256(self.path / _MANIFEST, sync=True)
-                for inner, _, _ in os.walk(self.path):
-                    disk.sync_folder(Path(inner))
-                # Written before the rename: whatever fails up to there leaves nothing listed.
-                if not self.store.list_versions(self.name):
-                    self.store._write_aliases(self.name, {PRODUCTION: version})
-                self.path.rename(folder / str(version))
-                disk.sync_folder(folder)
-        except OSError as error:
-            raise disk.cannot_write(folder, error) from error
-        return StoredVersion(self.name, version, folder / str(version), sealed)
 
 
 def _is_folder(path: Path) -> bool:
