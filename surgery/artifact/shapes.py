@@ -45,32 +45,24 @@ def mask_polygons(mask: Mask, output: OutputSpec, min_pixels: int = 64) -> list[
     found: list[PolygonAnswer] = []
     for name, value in drawn_classes(output):
         inside = (mask == value).view(np.uint8)
+        labels, stats = cv2.connectedComponentsWithStats(inside, connectivity=8)[1:3]  # (h, w), (pieces, 5)
         outlines, tree = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        pieces: dict[int, PolygonAnswer] = {}
         for k, outline in enumerate(outlines):
-            if tree[0, k, 3] >= 0:  # a hole, which comes with its piece
-                continue
-            holes = [outlines[i] for i in range(len(outlines)) if tree[0, i, 3] == k]
-            pixels = _count(outline, holes)
-            if pixels >= min_pixels:
-                points = [_points(hole) for hole in holes]
-                found.append({"label": name, "polygon": _points(outline), "holes": points, "pixels": pixels})
+            x, y = outline[0, 0]
+            pixels, parent = int(stats[labels[y, x], cv2.CC_STAT_AREA]), int(tree[0, k, 3])
+            if parent >= 0:  # a hole; its piece comes before it or was too small
+                if parent in pieces:
+                    pieces[parent]["holes"].append(_points(outline))
+            elif pixels >= min_pixels:
+                pieces[k] = {"label": name, "polygon": _points(outline), "holes": [], "pixels": pixels}
+        found += pieces.values()
     return sorted(found, key=lambda piece: -piece["pixels"])
 
 
 def _points(outline: Any) -> list[Point]:
     points: list[Point] = outline[:, 0].tolist()  # (n, 1, 2) -> (n, 2)
     return points
-
-
-def _count(outline: Any, holes: list[Any]) -> int:
-    """Return the pixels of a piece, drawn in its own box."""
-    x, y, width, height = cv2.boundingRect(outline)
-    canvas = np.zeros((height, width), np.uint8)
-    cv2.drawContours(canvas, [outline], -1, 1, cv2.FILLED, offset=(-x, -y))
-    for hole in holes:
-        cv2.drawContours(canvas, [hole], -1, 0, cv2.FILLED, offset=(-x, -y))
-        cv2.drawContours(canvas, [hole], -1, 1, 1, offset=(-x, -y))
-    return cv2.countNonZero(canvas)
 
 
 def mask_run_lengths(mask: Mask, output: OutputSpec) -> dict[str, RunLengths]:
