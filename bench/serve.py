@@ -22,7 +22,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,16 @@ from bench.cases import Case, is_same, isolate, make_models, read_cases
 from bench.common import ROOT, publish, run_command
 from bench.environment import make_environment
 from bench.load import form_request, raw_request, run_load
-from bench.servers import SERVE, Server, run_server
+from bench.servers import SERVE, run_server
 from surgery.artifact.store import Store
 
 SAME = ("bentoml", "onnxruntime-gpu", "starlette", "uvicorn", "python-multipart", "pillow", "numpy")
 SCRIPTS = ROOT / "bench" / "peer_scripts"
 LOOP, SERVICE, EMPTY = "loop", "service", "empty bentoml"
 WARM_SECONDS = 2.0
-PROBE_PAUSE_S = 0.05
 SHARES = {"segment": (0.95, 0.05), "classify": (0.85, 0.15)}
 """By task: the share of the loop's throughput to reach, and how far Starlette may be ahead."""
-OVERHEAD_MS, MIB_BESIDE_THE_MODEL = 4.0, 250.0
+OVERHEAD_MS, MIB_BESIDE_THE_MODELS, START_S = 4.0, 250.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,6 @@ class Seen:
     """Answers that were no 200, or another than the loop's."""
     memory: dict[str, float] = field(default_factory=dict)
     starts: list[float] = field(default_factory=list)
-    probes: list[float] = field(default_factory=list)
     generator_ms: list[float] = field(default_factory=list)
     """Processor time of the load generator for each answer."""
 
@@ -123,11 +120,18 @@ def main() -> None:
         folders = [Path(folder) for folder in options.images.split(",") if folder]
         rows: list[dict[str, Any]] = []
         goals: list[dict[str, Any]] = []
-        for number, case in enumerate(read_cases(store, names, folders)):
+        cases = read_cases(store, names, folders)
+        for number, case in enumerate(cases):
             room = Path(scratch) / f"case-{number}"
             seen = compare(case, room, servers, clients, options.seconds, options.rounds)
             rows += [row for who, what in seen.items() for row in rows_of(case, who, what)]
             goals += goals_of(case, seen)
+            publish("serve", "serving: ms from request to answer", rows, goals=goals)
+            show_goals(goals)
+        if SERVICE in chosen:
+            for precision in sorted({case.stored.manifest.precision for case in cases}):
+                together = [case for case in cases if case.stored.manifest.precision == precision]
+                goals += weigh(together, Path(scratch) / f"all-{precision}")
             publish("serve", "serving: ms from request to answer", rows, goals=goals)
             show_goals(goals)
 
@@ -191,25 +195,38 @@ def measure_server(
 ) -> None:
     """Start a server, warm it up, and ask it with each number of clients."""
     requests = server.requests(case)
-    with (
-        run_server(server.command, environment(room), server.ready, server.cwd) as running,
-        ThreadPoolExecutor() as beside,
-    ):
+    with run_server(server.command, environment(room), server.ready, server.cwd) as running:
         seen.starts.append(running.seconds)
         list(run_load(running.port, requests, [2], seconds=WARM_SECONDS, least=2 * len(requests)))
         for number in clients:
-            probing = beside.submit(probe, running, seconds) if server.name == SERVICE else None
             for point in run_load(running.port, requests, [number], seconds=seconds, least=4 * number):
                 note(case, point, answers, seen)
-            seen.probes = probing.result() if probing else []  # those of the most clients stay
         seen.memory = running.memory()
 
 
-def probe(server: Server, seconds: float) -> list[float]:
-    """Return the milliseconds of /livez, asked for all the while."""
-    request = raw_request("/livez", b"", method="GET")
-    (point,) = run_load(server.port, [request], [1], seconds=seconds, pause=PROBE_PAUSE_S)
-    return list(point["ms"].get("200", []))
+def weigh(cases: list[Case], room: Path) -> list[dict[str, Any]]:
+    """Return the goals of the memory of one worker that serves every case, and was asked in turn."""
+    for case in cases:
+        isolate(case.stored, room / "models")
+    with run_server(SERVE, environment(room), "/readyz") as running:
+        for case in cases:
+            path = f"/predict?model={case.stored.name}"
+            requests = [raw_request(path, image, {"Content-Type": "image/jpeg"}) for image in case.images]
+            list(run_load(running.port, requests, [1], seconds=WARM_SECONDS, least=len(requests)))
+        found = running.memory()
+    limit = sum(case.graph_mib for case in cases) + MIB_BESIDE_THE_MODELS
+    wanted = f"<= models + {MIB_BESIDE_THE_MODELS:g} = {limit:.0f}"
+    what = " and ".join(case.what for case in cases)
+    return [
+        {
+            "model": what,
+            "goal": f"{kind}, MiB",
+            "wanted": wanted,
+            "reached": found[kind],
+            "met": found[kind] <= limit,
+        }
+        for kind in ("worker RSS", "worker PSS")
+    ]
 
 
 def measure_empty(seen: Seen) -> None:
@@ -291,15 +308,8 @@ def goals_of(case: Case, seen: dict[str, Seen]) -> list[dict[str, Any]]:
             if name != "starlette":
                 ratio = ours.percentile(clients, 99) / peer.percentile(clients, 99)
                 add(f"p99 at {clients} / {name}'s", "< 1", ratio, ratio < 1)
-    limit = case.graph_mib + MIB_BESIDE_THE_MODEL
-    for kind in ("worker RSS", "worker PSS"):
-        reached = ours.memory[kind]
-        add(f"{kind}, MiB", f"<= model + {MIB_BESIDE_THE_MODEL:g} = {limit:.0f}", reached, reached <= limit)
-    starts = statistics.median(ours.starts) / statistics.median(seen[EMPTY].starts)
-    add("start to ready / empty BentoML's", "", starts)
-    if ours.probes:
-        add(f"/livez p99 at {max(ours.rates)} clients, ms", "", float(np.percentile(ours.probes, 99)))
-        add(f"/livez maximum at {max(ours.rates)} clients, ms", "", max(ours.probes))
+    later = statistics.median(ours.starts) - statistics.median(seen[EMPTY].starts)
+    add("start to ready - empty BentoML's, s", f"<= {START_S:g}", later, later <= START_S)
     return goals
 
 

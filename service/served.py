@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from surgery.artifact.errors import ConfigError, StoreError
+from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
+from surgery.artifact.graph import GraphCache
 from surgery.artifact.image import Pixels
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.selftest import check_selftest, read_selftest
@@ -46,7 +47,9 @@ class Served:
         return self.manifest.task == "segment" or self.session.explains
 
 
-def load_version(stored: StoredVersion, device: str, threads: int, max_batch: int = 1) -> Served:
+def load_version(
+    stored: StoredVersion, device: str, threads: int, max_batch: int = 1, cache: GraphCache | None = None
+) -> Served:
     """Open the graph that the manifest names for the device, run it, and learn how many images at once.
 
     Args:
@@ -54,6 +57,7 @@ def load_version(stored: StoredVersion, device: str, threads: int, max_batch: in
         device: auto, cpu or cuda.
         threads: Threads inside one inference; 0 leaves it to onnxruntime.
         max_batch: Most images in one run.
+        cache: Where the graph's optimised form is kept, if it is to be.
 
     Raises:
         StoreError: If the graph is missing, altered, or answers another shape than the manifest's.
@@ -63,21 +67,31 @@ def load_version(stored: StoredVersion, device: str, threads: int, max_batch: in
     manifest = stored.manifest
     if device == "auto" and manifest.graph_file("cuda") != manifest.graph_file("cpu"):
         try:
-            return _load_graph(stored, "cuda", threads, max_batch)
+            return _load_graph(stored, "cuda", threads, max_batch, cache)
         except ConfigError:
-            return _load_graph(stored, "cpu", threads, max_batch)
-    return _load_graph(stored, device, threads, max_batch)
+            return _load_graph(stored, "cpu", threads, max_batch, cache)
+    return _load_graph(stored, device, threads, max_batch, cache)
 
 
-def _load_graph(stored: StoredVersion, device: str, threads: int, max_batch: int) -> Served:
+def _load_graph(
+    stored: StoredVersion, device: str, threads: int, max_batch: int, cache: GraphCache | None
+) -> Served:
     manifest = stored.manifest
     kind = "cpu" if device == "auto" else device  # `auto` comes here with one graph for both
     path, sha256 = stored.graph(kind), stored.sha256(kind)
     _check_sha256(path, sha256)
-    session = open_session(path, device=device, threads=threads)
+    session = open_session(path, device, threads, cache, sha256)
     precision = manifest.precision_on(kind)
-    image = _self_test(session, manifest, stored.path, precision)
+    try:
+        image = _self_test(session, manifest, stored.path, precision)
+    except SurgeryError:
+        if cache is None:
+            raise
+        cache.drop(sha256)  # the fault may be that of the optimised form
+        session = open_session(path, device, threads)
+        image = _self_test(session, manifest, stored.path, precision)
     batch = learn_batch(session, image, max_batch)
+    session.run(image[None], release=True)  # what larger batches took may never be needed
     return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, batch)
 
 

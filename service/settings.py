@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+from platformdirs import user_cache_path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -68,6 +69,10 @@ class Settings(BaseSettings):
     """Images in one run of a network; fewer where measuring at the start says that more are not faster."""
     max_extra_mib: float = Field(default=1024.0, ge=0)
     """Graph files of versions kept loaded beside the production ones; the least recently used go."""
+    graph_cache: Path = user_cache_path("surgery") / "graphs"
+    """Folder of the graphs as onnxruntime optimised them for this processor; workers share their memory."""
+    graph_cache_mib: float = Field(default=2048.0, ge=0)
+    """Bound on that folder; 0 keeps none."""
     poll_s: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Seconds between two looks at the store for promotions; 0 looks once, at the start."""
     log_format: Literal["text", "json"] = "text"

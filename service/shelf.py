@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from surgery.artifact.errors import StoreError, SurgeryError
+from surgery.artifact.graph import GraphCache
 from surgery.artifact.store import StoredVersion
 
 from .served import Served, load_version
@@ -31,6 +34,8 @@ class Shelf:
         self._kept: OrderedDict[Key, Served] = OrderedDict()
         self._failed: dict[Key, tuple[object, str]] = {}
         self._loading = threading.Lock()
+        kept = settings.graph_cache_mib > 0
+        self._cache = GraphCache(settings.graph_cache, settings.graph_cache_mib) if kept else None
 
     def take(self, stored: StoredVersion) -> Served:
         """Return a version, as it is loaded or from the disk.
@@ -86,12 +91,19 @@ class Shelf:
         if key in self._failed and self._failed[key][0] == stamp:
             raise StoreError(self._failed[key][1])
         try:
-            served = load_version(stored, self.settings.device, threads, max_batch)
+            served = load_version(stored, self.settings.device, threads, max_batch, self._cache)
         except Exception as error:  # whatever one model raises, it must not take others along
             self._failed[key] = (stamp, reason_of(error))
             raise StoreError(reason_of(error), getattr(error, "hint", "")) from error
         self._failed.pop(key, None)
+        _return_memory()
         return served
+
+
+def _return_memory() -> None:
+    """Give back what loading took: glibc keeps it otherwise, and there is no other way to ask it."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reason_of(error: Exception) -> str:

@@ -52,11 +52,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.fixture(autouse=True)
-def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point store, runs and activation cache into the test's folder, and stand in it."""
+def rooms(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Point store, runs and caches into the test's folder, and stand in it; optimised graphs are shared."""
     room = tmp_path / "room"
     room.mkdir()
     for key, name in (("SURGERY_MODELS", "models"), ("SURGERY_RUNS", "runs"), ("SURGERY_CACHE", "cache")):
         monkeypatch.setenv(key, str(room / name))
+    monkeypatch.setenv("SURGERY_GRAPH_CACHE", str(tmp_path_factory.getbasetemp() / "graphs"))
     monkeypatch.chdir(room)
     return room

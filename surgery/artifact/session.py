@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 
 from surgery.artifact.answer import LabelAnswer, Mask, answer_labels, answer_mask
 from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
+from surgery.artifact.graph import GraphCache, first_line, open_on_cpu, open_on_cuda, options_that_release
 from surgery.artifact.image import Pixels, prepare_image
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.store import StoredVersion
@@ -23,7 +21,7 @@ Floats = NDArray[np.float32]
 
 _OUTPUTS = ["logits", "embedding"]
 _CAM = "cam"
-_LEVEL_FATAL = 4
+_LARGE_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,13 @@ class Session:
     graph: Any
     """The onnxruntime session."""
 
-    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+    def run(self, images: Pixels, release: bool = False) -> tuple[Floats, Floats]:
         """Run the network.
 
         Args:
             images: RGB, shape (n, h, w, 3), uint8.
+            release: Give back the memory that this run and those before it took; the next takes it anew.
+                Runs of large images always do.
 
         Returns:
             logits, shape (n, c) or (n, c, h, w), and embedding, shape (n, d), float32.
@@ -48,7 +48,7 @@ class Session:
         Raises:
             SurgeryError: If the runtime cannot do it, as when memory runs out.
         """
-        logits, embedding = self._run(_OUTPUTS, images)
+        logits, embedding = self._run(_OUTPUTS, images, release)
         return logits, embedding
 
     @property
@@ -81,12 +81,15 @@ class Session:
         logits, embedding, cam = self._run([*_OUTPUTS, _CAM], images)
         return logits, embedding, cam
 
-    def _run(self, outputs: list[str], images: Pixels) -> list[Floats]:
+    def _run(self, outputs: list[str], images: Pixels, release: bool = False) -> list[Floats]:
+        # A process that has once seen a large image would keep what it took for ever.
+        release = release or images.shape[1] * images.shape[2] > _LARGE_PIXELS
+        options = options_that_release() if release else None
         try:
-            answers: list[Floats] = self.graph.run(outputs, {"image": images})
+            answers: list[Floats] = self.graph.run(outputs, {"image": images}, options)
         # onnxruntime's errors have no common base but Exception.
         except Exception as error:
-            shape, reason = images.shape, _first_line(error)
+            shape, reason = images.shape, first_line(error)
             raise SurgeryError(f"{self.path}: cannot run on {images.dtype} {shape} ({reason})") from error
         return answers
 
@@ -108,13 +111,21 @@ class Answer:
     """Class activation map, shape (c, h', w'), if it was asked for and the graph gives one."""
 
 
-def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Session:
+def open_session(
+    path: Path | str,
+    device: str = "auto",
+    threads: int = 0,
+    cache: GraphCache | None = None,
+    sha256: str = "",
+) -> Session:
     """Open an ONNX graph.
 
     Args:
         path: The file. Input `image` uint8 (n, h, w, 3) RGB; outputs `logits` and `embedding`.
         device: `cpu`, `cuda`, or `auto`: CUDA where it can be opened, else the CPU.
         threads: Threads of one run on the CPU; 0 for one per core.
+        cache: Where its optimised form for the CPU is kept, if it is to be.
+        sha256: Of the file, which the cache knows it by.
 
     Raises:
         ConfigError: If `device` is unknown, or is `cuda` and CUDA cannot be opened.
@@ -126,13 +137,13 @@ def open_session(path: Path | str, device: str = "auto", threads: int = 0) -> Se
     if not path.is_file():
         raise StoreError(f"{path}: no such file", "`surgery models list` shows what the store holds.")
     if device != "cpu":
-        graph, reason = _open_on_cuda(path, threads)
+        graph, reason = open_on_cuda(path, threads)
         if graph is not None:
             return _checked(Session(path, "cuda", graph))
         if device == "cuda":
             hint = "use --device cpu, or auto, which takes CUDA only where there is one."
             raise ConfigError(f"device is 'cuda', but {reason}", hint)
-    return _checked(Session(path, "cpu", _open(path, threads, ["CPUExecutionProvider"])))
+    return _checked(Session(path, "cpu", open_on_cpu(path, threads, cache, sha256)))
 
 
 def open_version(stored: StoredVersion, device: str = "auto", threads: int = 0) -> Session:
@@ -202,61 +213,6 @@ def read_logits(
     return None, answer_mask(logits, size, manifest.output)
 
 
-def _open(path: Path, threads: int, providers: list[Any]) -> Any:
-    """Open the graph with the given providers, in silence."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = _LEVEL_FATAL
-    # Without it sums of int8 products are cut off on processors that lack VNNI: other answers there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:
-        raise StoreError(
-            f"{path}: not a graph that can be run ({_first_line(error)})",
-            "check the version with `surgery models show NAME@VERSION`, or export it again.",
-        ) from error
-
-
-def _open_on_cuda(path: Path, threads: int) -> tuple[Any | None, str]:
-    """Return the graph on CUDA, or None and the reason why not.
-
-    onnxruntime prints errors and goes on with the CPU where CUDA is missing; so it is asked
-    only after the driver has named a device.
-    """
-    reason = _why_no_cuda()
-    if reason:
-        return None, reason
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return None, "this onnxruntime is built without CUDA; install onnxruntime-gpu"
-    onnxruntime.set_default_logger_severity(_LEVEL_FATAL)
-    with contextlib.redirect_stdout(io.StringIO()):
-        onnxruntime.preload_dlls()
-    # TF32 would round every product to 10 bits, and answers would differ between devices. A search
-    # for the fastest kernel would run again for each new image size.
-    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    graph = _open(path, threads, [("CUDAExecutionProvider", options), "CPUExecutionProvider"])
-    if graph.get_providers()[0] != "CUDAExecutionProvider":
-        return None, "onnxruntime cannot open it: its CUDA or cuDNN libraries are missing"
-    return graph, ""
-
-
-def _why_no_cuda() -> str:
-    """Ask the driver itself for a device; "" if there is one."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver is installed"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return "the NVIDIA driver does not start"
-    return "" if count.value else "the NVIDIA driver sees no device"
-
-
 def _checked(session: Session) -> Session:
     """Return the session if inputs and outputs are those of a model of this store."""
     inputs = [(each.name, each.type) for each in session.graph.get_inputs()]
@@ -268,7 +224,3 @@ def _checked(session: Session) -> Session:
             "export the model with surgery; graphs of other programs are not served.",
         )
     return session
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

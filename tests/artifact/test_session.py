@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_graph import Add, make_manifest, write_graph
 
-from surgery.artifact import session as module
+from surgery.artifact import graph as module
 from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
 from surgery.artifact.manifest import InputSpec
 from surgery.artifact.session import answer_image, open_session, open_version
@@ -79,7 +79,7 @@ def test_auto_is_the_cpu_without_a_driver_and_prints_nothing(graph: Path) -> Non
 
 
 def test_cuda_that_is_not_there(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_why_no_cuda", lambda: "no NVIDIA driver is installed")
+    monkeypatch.setattr(module, "why_no_cuda", lambda: "no NVIDIA driver is installed")
     assert open_session(graph, "auto").device == "cpu"
     with pytest.raises(ConfigError, match="no NVIDIA driver"):
         open_session(graph, "cuda")
@@ -90,7 +90,7 @@ def test_cuda_libraries_that_are_not_there(
     graph: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # The driver says yes, and the runtime then cannot: its own way back to the CPU is silent.
-    monkeypatch.setattr(module, "_why_no_cuda", lambda: "")
+    monkeypatch.setattr(module, "why_no_cuda", lambda: "")
     assert open_session(graph, "auto").device == "cpu"
     with pytest.raises(ConfigError, match="onnxruntime"):
         open_session(graph, "cuda")

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, classifier_graph, plain, png
 
-from surgery.artifact.session import _why_no_cuda
+from surgery.artifact.graph import why_no_cuda
 from surgery.artifact.store import Store
 
 STEPS = {"decode", "preprocess", "queue", "inference", "postprocess"}
@@ -167,7 +167,7 @@ def test_the_graph_of_the_device_is_served(store: Store, serve: Callable[..., Te
         onnx.save(classifier_graph(-SCALE), staging.path / "model.int8.onnx")
         staging.commit(replace(manifest, graphs=graphs, precision="int8"))
     for device in ("cpu", "auto"):  # `auto` is meant for a machine without CUDA here
-        if device == "auto" and not _why_no_cuda():
+        if device == "auto" and not why_no_cuda():
             continue
         body = ask(serve(device=device), RED, model="colours@2").json()
         assert body["labels"][-1]["label"] == "red"
