@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from surgery.artifact.image import Pixels
-from surgery.artifact.session import Floats, Session
+from surgery.artifact.session import Floats
 
 if TYPE_CHECKING:
     from .served import Served
@@ -53,30 +53,40 @@ class Place:
 
 
 class Batcher:
-    """One thread that runs networks, oldest image first.
+    """Threads that run networks, oldest image first.
 
-    It takes the oldest image and, with it, others that wait for the same version at the same size, up to
-    what `Served.batch` learnt to be worth it. It never waits for more of them while something is there to
-    do: an image alone runs alone. A run that fails is repeated image by image, so that an error stays with
-    the image that caused it.
+    An image that is alone runs alone, at once and on all cores. Where others wait, too, it runs as
+    `Served.pace` learnt to be worth it: with those for the same version at the same size, as one batch on all
+    cores, or each in a lane of its own on a share of them. Nothing ever waits for more images while a
+    network is free. A run that fails is repeated image by image, so that an error stays with its image.
+
+    Args:
+        lanes: Most runs side by side.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
         self._waiting: deque[Place] = deque()
         self._changed = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="networks", daemon=True)
+        self._lanes_used = 0
+        self._wide = False
+        """Whether a run has all cores."""
+        names = [f"networks-{number}" for number in range(lanes)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """End the thread once nothing waits any more, and wait for that, or so long at most."""
+        """End the threads once nothing waits any more, and wait for that, or so long at most."""
         with self._changed:
             self._stopped = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+            self._changed.notify_all()
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def submit(self, served: Served, image: Pixels, explain: bool = False) -> Future[Run]:
         """Put an image, (h, w, 3) as the network takes it, at the end of the queue."""
@@ -93,20 +103,41 @@ class Batcher:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._stopped:
+                while not self._may_start():
+                    if self._stopped and not self._waiting:
+                        return
                     self._changed.wait()
-                if not self._waiting:
-                    return
-                places = self._take()
+                wide = not self._goes_in_lane()
+                places = self._take(wide)
+                self._wide, self._lanes_used = wide, self._lanes_used + 1
+                if self._waiting:
+                    self._changed.notify()  # there may be another lane
             # Whoever does not want the answer any more has cancelled it.
             places = [place for place in places if place.future.set_running_or_notify_cancel()]
             if places:
-                _answer(places)
+                _answer(places, wide)
+            with self._changed:
+                self._wide, self._lanes_used = False, self._lanes_used - 1
+                self._changed.notify_all()
 
-    def _take(self) -> list[Place]:
+    def _may_start(self) -> bool:
+        """Whether the oldest image can run beside what runs."""
+        if not self._waiting or self._wide:
+            return False
+        return self._lanes_used == 0 or (
+            self._goes_in_lane() and self._lanes_used < self._waiting[0].served.pace.lanes
+        )
+
+    def _goes_in_lane(self) -> bool:
+        """Whether the oldest image is to run on a share of the cores: it has lanes, and company."""
+        return self._waiting[0].served.pace.lanes > 1 and (self._lanes_used > 0 or len(self._waiting) > 1)
+
+    def _take(self, wide: bool) -> list[Place]:
         """Take the oldest image, and those that can run with it."""
+        if not wide:
+            return [self._waiting.popleft()]
         first = self._waiting[0]
-        most = first.served.batch.most(first.image.shape[0] * first.image.shape[1])
+        most = first.served.pace.most(first.image.shape[0] * first.image.shape[1])
         taken: list[Place] = []
         left: list[Place] = []
         for place in self._waiting:
@@ -117,10 +148,11 @@ class Batcher:
         return taken
 
 
-def _answer(places: list[Place]) -> None:
+def _answer(places: list[Place], wide: bool) -> None:
     started = time.perf_counter()
-    session = places[0].served.session
+    served = places[0].served
     try:
+        session = served.session if wide or served.narrow is None else served.narrow.session()
         images = np.stack([place.image for place in places]) if len(places) > 1 else places[0].image[None]
         run = session.run_explained if places[0].explain else session.run
         logits, embedding, *more = run(images)
@@ -130,58 +162,9 @@ def _answer(places: list[Place]) -> None:
             return
         log.warning("a run of %d images failed (%s); they run one by one", len(places), error)
         for place in places:
-            _answer([place])
+            _answer([place], wide)
         return
     spent = time.perf_counter() - started
     for k, place in enumerate(places):
         cam = more[0][k] if more else None
         place.future.set_result(Run(logits[k], embedding[k], started - place.since, spent, len(places), cam))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """How many images at once are worth it, learnt at one size."""
-
-    size: int = 1
-    pixels: int = 1
-    """Pixels of the images that it was learnt with."""
-
-    def most(self, pixels: int) -> int:
-        """Return how many images of so many pixels run at once; fewer where they are larger."""
-        return self.size if pixels <= self.pixels else max(1, self.size * self.pixels // pixels)
-
-
-LEARN_S = 0.5
-"""Seconds that learning may take for one version."""
-WORTH = 0.95
-"""A larger batch must cost less than this share of the time per image to be taken."""
-
-
-def learn_batch(session: Session, image: Pixels, most: int) -> Batch:
-    """Measure batches of 1, 2, 4 … of an image and return the largest that still makes it faster.
-
-    Each size runs once to be ready and then until the shortest of three, within `LEARN_S` seconds in
-    all; a network too slow for that runs images one by one.
-    """
-    until = time.perf_counter() + LEARN_S
-    best, size = Batch(1, image.shape[0] * image.shape[1]), 1
-    per_image = _seconds(session, image, 1, until)
-    while size * 2 <= most and time.perf_counter() + 4 * size * 2 * per_image < until:
-        size *= 2
-        seconds = _seconds(session, image, size, until)
-        if seconds > WORTH * per_image:
-            break
-        best, per_image = Batch(size, best.pixels), seconds
-    return best
-
-
-def _seconds(session: Session, image: Pixels, size: int, until: float) -> float:
-    images = np.repeat(image[None], size, axis=0)
-    found = []
-    for _ in range(4):
-        started = time.perf_counter()
-        session.run(images)
-        found.append(time.perf_counter() - started)
-        if time.perf_counter() > until:
-            break
-    return min(found) / size

@@ -279,6 +279,7 @@ def _models() -> dict[str, Any]:
             "rollout": _object(_ROLLOUT, {"stopped": text}),
             "explains": {"type": "boolean"},
             "batch": _COUNT,
+            "lanes": _COUNT,
         },
     )
     return _object(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from .metrics import Metrics
 from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
 from .runtime import Runtime
-from .served import Served
+from .served import Served, available_cores
 from .shadow import Said
 from .trials import Trials
 
@@ -62,9 +61,9 @@ class Answerer:
     def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
         self.runtime = runtime
         self.metrics = metrics
-        self.batcher = Batcher()
+        self.batcher = Batcher(runtime.settings.max_lanes)
         self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
-        self._cores = ThreadPoolExecutor(os.cpu_count() or 1, "cores")
+        self._cores = ThreadPoolExecutor(available_cores(), "cores")
         self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings)
         self._loading = ThreadPoolExecutor(1, "loading")
 

@@ -340,7 +340,8 @@ class Runtime:
                 "sha256": served.sha256,
                 "precision": served.precision,
                 "device": served.session.device,
-                "batch": served.batch.size,
+                "batch": served.pace.size,
+                "lanes": served.pace.lanes,
             }
             return {**row, "state": state, "explains": served.explains}
         reason = self.shelf.reason((name, version))

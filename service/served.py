@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from surgery.artifact.selftest import check_selftest, read_selftest
 from surgery.artifact.session import Session, open_session
 from surgery.artifact.store import StoredVersion
 
-from .batcher import Batch, learn_batch
+from .pace import Narrow, Pace, learn_pace
 
 PROBE_SIDE = 64
 """Side in pixels of the self-test's image where the manifest states no size."""
@@ -34,8 +35,10 @@ class Served:
     """Of the graph that runs."""
     mib: float = 0.0
     """Size of that graph's file."""
-    batch: Batch = field(default_factory=Batch)
-    """How many images it runs at once."""
+    pace: Pace = field(default_factory=Pace)
+    """How images that wait are run."""
+    narrow: Narrow | None = None
+    """The graph on a share of the cores, where `pace` has lanes."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -47,40 +50,45 @@ class Served:
         return self.manifest.task == "segment" or self.session.explains
 
 
-def load_version(
-    stored: StoredVersion, device: str, threads: int, max_batch: int = 1, cache: GraphCache | None = None
-) -> Served:
-    """Open the graph that the manifest names for the device, run it, and learn how many images at once.
+@dataclass(frozen=True)
+class Engine:
+    """How networks are run."""
 
-    Args:
-        stored: The version.
-        device: auto, cpu or cuda.
-        threads: Threads inside one inference; 0 leaves it to onnxruntime.
-        max_batch: Most images in one run.
-        cache: Where the graph's optimised form is kept, if it is to be.
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = 0
+    """Threads inside one inference; 0 leaves it to onnxruntime."""
+    max_batch: int = 1
+    """Most images in one run."""
+    lanes: int = 1
+    """Most runs side by side on the CPU; more need the cache, through which they share their weights."""
+    cache: GraphCache | None = None
+    """Where the graphs' optimised forms are kept, if they are to be."""
+
+
+def load_version(stored: StoredVersion, engine: Engine) -> Served:
+    """Open the graph that the manifest names for the device, run it, and learn how to run what waits.
 
     Raises:
         StoreError: If the graph is missing, altered, or answers another shape than the manifest's.
-        ConfigError: If `device` is cuda and there is none.
+        ConfigError: If the device is cuda and there is none.
         Exception: What onnxruntime raises on a graph that it cannot open.
     """
-    manifest = stored.manifest
+    manifest, device = stored.manifest, engine.device
     if device == "auto" and manifest.graph_file("cuda") != manifest.graph_file("cpu"):
         try:
-            return _load_graph(stored, "cuda", threads, max_batch, cache)
+            return _load_graph(stored, replace(engine, device="cuda"))
         except ConfigError:
-            return _load_graph(stored, "cpu", threads, max_batch, cache)
-    return _load_graph(stored, device, threads, max_batch, cache)
+            return _load_graph(stored, replace(engine, device="cpu"))
+    return _load_graph(stored, engine)
 
 
-def _load_graph(
-    stored: StoredVersion, device: str, threads: int, max_batch: int, cache: GraphCache | None
-) -> Served:
-    manifest = stored.manifest
-    kind = "cpu" if device == "auto" else device  # `auto` comes here with one graph for both
+def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
+    manifest, cache = stored.manifest, engine.cache
+    kind = "cpu" if engine.device == "auto" else engine.device  # `auto` comes here with one graph for both
     path, sha256 = stored.graph(kind), stored.sha256(kind)
     _check_sha256(path, sha256)
-    session = open_session(path, device, threads, cache, sha256)
+    session = open_session(path, engine.device, engine.threads, cache, sha256)
     precision = manifest.precision_on(kind)
     try:
         image = _self_test(session, manifest, stored.path, precision)
@@ -88,11 +96,27 @@ def _load_graph(
         if cache is None:
             raise
         cache.drop(sha256)  # the fault may be that of the optimised form
-        session = open_session(path, device, threads)
+        session = open_session(path, engine.device, engine.threads)
         image = _self_test(session, manifest, stored.path, precision)
-    batch = learn_batch(session, image, max_batch)
-    session.run(image[None], release=True)  # what larger batches took may never be needed
-    return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, batch)
+    cores = engine.threads or available_cores()
+    lanes = min(engine.lanes, cores)
+    if cache is None or session.device != "cpu" or not cache.holds(sha256):
+        lanes = 1
+
+    def open_narrow() -> Session:
+        return open_session(path, "cpu", cores // lanes, cache, sha256)
+
+    pace = learn_pace(session, image, engine.max_batch, lanes, open_narrow)
+    session.run(image[None], release=True)  # what learning took may never be needed
+    narrow = Narrow(open_narrow) if pace.lanes > 1 else None
+    return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, pace, narrow)
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _check_sha256(path: Path, wanted: str) -> None:

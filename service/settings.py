@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Seconds from a request's headers to its answer; past it 504."""
     max_batch: int = Field(default=32, ge=1)
     """Images in one run of a network; fewer where measuring at the start says that more are not faster."""
+    max_lanes: int = Field(default=4, ge=1)
+    """Runs side by side on the CPU where images wait, each on a share of the cores; 1: one after another."""
     max_extra_mib: float = Field(default=1024.0, ge=0)
     """Graph files of versions kept loaded beside the production ones; the least recently used go."""
     graph_cache: Path = user_cache_path("surgery") / "graphs"
@@ -75,6 +77,8 @@ class Settings(BaseSettings):
     """Bound on that folder; 0 keeps none."""
     poll_s: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Seconds between two looks at the store for promotions; 0 looks once, at the start."""
+    tracing: bool = False
+    """Leave BentoML's OpenTelemetry spans on, as its own configuration asks; they cost each request time."""
     log_format: Literal["text", "json"] = "text"
     """Form of the lines about requests."""
 

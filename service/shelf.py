@@ -7,13 +7,14 @@ import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from surgery.artifact.errors import StoreError, SurgeryError
 from surgery.artifact.graph import GraphCache
 from surgery.artifact.store import StoredVersion
 
-from .served import Served, load_version
+from .served import Engine, Served, load_version
 from .settings import Settings
 
 Key = tuple[str, int]
@@ -35,7 +36,10 @@ class Shelf:
         self._failed: dict[Key, tuple[object, str]] = {}
         self._loading = threading.Lock()
         kept = settings.graph_cache_mib > 0
-        self._cache = GraphCache(settings.graph_cache, settings.graph_cache_mib) if kept else None
+        cache = GraphCache(settings.graph_cache, settings.graph_cache_mib) if kept else None
+        self._engine = Engine(
+            settings.device, settings.threads, settings.max_batch, settings.max_lanes, cache
+        )
 
     def take(self, stored: StoredVersion) -> Served:
         """Return a version, as it is loaded or from the disk.
@@ -47,7 +51,7 @@ class Shelf:
         if known is not None:
             return known
         with self._loading:
-            return self.loaded(stored) or self._open(stored, self.settings.threads, self.settings.max_batch)
+            return self.loaded(stored) or self._open(stored, self._engine)
 
     def open_apart(self, stored: StoredVersion) -> Served:
         """Load a version once more, for a thread of its own that runs image by image.
@@ -56,7 +60,7 @@ class Shelf:
             StoreError: If it cannot be loaded.
         """
         with self._loading:
-            return self._open(stored, threads=1, max_batch=1)
+            return self._open(stored, replace(self._engine, threads=1, max_batch=1, lanes=1))
 
     def loaded(self, stored: StoredVersion) -> Served | None:
         """Return a version if it is in memory."""
@@ -85,13 +89,13 @@ class Shelf:
         """Return the versions that could not be loaded."""
         return list(self._failed)
 
-    def _open(self, stored: StoredVersion, threads: int, max_batch: int) -> Served:
+    def _open(self, stored: StoredVersion, engine: Engine) -> Served:
         """Load a version; one that failed is tried again only when its files have changed."""
         key, stamp = (stored.name, stored.version), stamp_of(stored.path)
         if key in self._failed and self._failed[key][0] == stamp:
             raise StoreError(self._failed[key][1])
         try:
-            served = load_version(stored, self.settings.device, threads, max_batch, self._cache)
+            served = load_version(stored, engine)
         except Exception as error:  # whatever one model raises, it must not take others along
             self._failed[key] = (stamp, reason_of(error))
             raise StoreError(reason_of(error), getattr(error, "hint", "")) from error

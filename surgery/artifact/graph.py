@@ -59,6 +59,10 @@ class GraphCache:
             return _open_optimised(folder / _GRAPH, threads)
         return None
 
+    def holds(self, sha256: str) -> bool:
+        """Return whether the optimised form of a graph is here."""
+        return (self._folder(sha256) / _DIGESTS).exists()
+
     def drop(self, sha256: str) -> None:
         """Forget the optimised form of a graph."""
         shutil.rmtree(self._folder(sha256), ignore_errors=True)

@@ -149,6 +149,7 @@ def test_models_lists_everything(client: TestClient, store: Store) -> None:
         "state": "serving",
         "device": "cpu",
         "batch": cars["batch"],
+        "lanes": cars["lanes"],
         "explains": True,
     }
     assert colours["input"] == {"size_rule": "crop", "width": 32, "height": 24, "colour": "RGB"}
