@@ -1,12 +1,13 @@
 """The service beside a bare loop, Starlette, BentoML as its guide has it, and LitServe: speed and memory.
 
     python -m bench.serve [--store DIR --names ants,cars] [--images DIR[,DIR]] [--clients 1,8,32]
-                          [--seconds 10] [--rounds 2] [--who service,…]
+                          [--seconds 5] [--rounds 5] [--who service,…]
 
-Every server is started as its users start it, one at a time, on this machine's loopback, and asked by
-`bench.load`. All run the same ONNX file on the same images, prepared in the same way, on the CPU; each answer
-must be 200 and that of the loop. The order turns round from round to round, and each server is warmed up
-first. Without a store, EfficientNet-Lite0 and VGG16 with the deconv head are exported with random weights.
+Every server is started as its users start it on this machine's loopback, warmed up, and asked by `bench.load`
+in short turns, while all others are stopped by a signal: what else the machine does strikes everybody alike,
+and ratios are medians over the turns. The order turns round from turn to turn. All run the same ONNX file on
+the same images, prepared in the same way, on the CPU; each answer must be 200 and that of the loop. Without a
+store, EfficientNet-Lite0 and VGG16 with the deconv head are exported with random weights.
 The peers live in an environment of their own, made on the first run.
 
 A goal is printed beside what was reached, and fails nothing.
@@ -22,6 +23,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from bench.cases import Case, is_same, isolate, make_models, read_cases
 from bench.common import ROOT, publish, run_command
 from bench.environment import make_environment
 from bench.load import form_request, raw_request, run_load
-from bench.servers import SERVE, run_server
+from bench.servers import SERVE, Server, run_server
 from surgery.artifact.store import Store
 
 SAME = ("bentoml", "onnxruntime-gpu", "starlette", "uvicorn", "python-multipart", "pillow", "numpy")
@@ -74,7 +76,7 @@ class Seen:
     """What one contestant did with one case, round after round."""
 
     rates: dict[int, list[float]] = field(default_factory=dict)
-    """Answers a second of each round, by number of clients."""
+    """Answers a second of each turn, by number of clients; the loop's are those of the same turn."""
     times: dict[int, list[float]] = field(default_factory=dict)
     """Milliseconds of each answer."""
     faults: dict[int, int] = field(default_factory=dict)
@@ -85,7 +87,12 @@ class Seen:
     """Processor time of the load generator for each answer."""
 
     def rate(self, clients: int) -> float:
-        return statistics.mean(self.rates[clients])
+        return statistics.median(self.rates[clients])
+
+    def rate_over(self, other: Seen, clients: int) -> float:
+        """Return the median, over all turns, of the share of another's rate that was reached."""
+        pairs = zip(self.rates[clients], other.rates[clients], strict=True)
+        return statistics.median(mine / theirs for mine, theirs in pairs)
 
     def percentile(self, clients: int, share: float) -> float:
         return float(np.percentile(self.times[clients], share))
@@ -103,8 +110,8 @@ def main() -> None:
     parser.add_argument("--names", default="ants,cars")
     parser.add_argument("--images", default="", help="folders of images, one for each name or one for all")
     parser.add_argument("--clients", default="1,8,32")
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--who", default="service,starlette,bentoml,litserve")
     home = platformdirs.user_cache_path("surgery")
     parser.add_argument("--environment", type=Path, default=home / "serve-peers")
@@ -152,56 +159,68 @@ def contestants(python: str) -> list[Contestant]:
 def compare(
     case: Case, room: Path, servers: list[Contestant], clients: list[int], seconds: float, rounds: int
 ) -> dict[str, Seen]:
-    """Measure everyone, in turn; return what was seen by contestant, the loop first."""
+    """Measure everyone in short turns, whoever is not asked standing still.
+
+    Returns:
+        What was seen by contestant, the loop first. Rates of the same place were taken within one turn.
+    """
     store = isolate(case.stored, room / "models")
     (room / "images").mkdir()
     for number, image in enumerate(case.images):
         (room / "images" / f"{number:03d}").write_bytes(image)
     (room / "model.json").write_text(json.dumps(case.facts()), "utf-8")
     seen = {name: Seen() for name in (LOOP, *(server.name for server in servers))}
-    answers: list[Any] = []
-    for turn in range(rounds):
-        order: list[Contestant | None] = [None, *servers]  # None: the loop
-        for server in order if turn % 2 == 0 else reversed(order):
-            print(f"round {turn + 1}: {case.what}, {server.name if server else LOOP}", file=sys.stderr)
-            if server is None:
-                answers = measure_loop(case, store, room, seconds, seen[LOOP])
-            else:
-                measure_server(case, server, room, clients, seconds, seen[server.name], answers)
-        if SERVICE in seen:
-            measure_empty(seen.setdefault(EMPTY, Seen()))
+    if SERVICE in seen:
+        measure_starts(room, rounds, seen[SERVICE], seen.setdefault(EMPTY, Seen()))
+    answers = measure_loop(case, store, room, 1.0, 1, Seen())
+    with ExitStack() as stack:
+        running: dict[str, Server] = {}
+        for server in servers:
+            command = run_server(server.command, environment(room), server.ready, server.cwd)
+            running[server.name] = one = stack.enter_context(command)
+            requests = server.requests(case)
+            list(run_load(one.port, requests, [2], seconds=WARM_SECONDS, least=2 * len(requests)))
+            one.suspend()
+        for turn in range(rounds):
+            for number in clients:
+                order: list[Contestant | None] = [None, *servers]  # None: the loop
+                for server in order if turn % 2 == 0 else reversed(order):
+                    who = server.name if server else LOOP
+                    print(f"turn {turn + 1}: {case.what}, {number} clients, {who}", file=sys.stderr)
+                    if server is None:
+                        measure_loop(case, store, room, seconds, number, seen[LOOP])
+                        continue
+                    one = running[server.name]
+                    with one.awake():
+                        requests = server.requests(case)
+                        points = run_load(one.port, requests, [number], seconds=seconds, least=2 * number)
+                        for point in points:
+                            note(case, point, answers, seen[server.name])
+        for name, one in running.items():
+            seen[name].memory = one.memory()
     return seen
 
 
-def measure_loop(case: Case, store: Store, room: Path, seconds: float, seen: Seen) -> list[Any]:
-    """Run the loop; return its answers."""
+def measure_loop(case: Case, store: Store, room: Path, seconds: float, beside: int, seen: Seen) -> list[Any]:
+    """Run the loop, in the turn of so many clients; return its answers."""
     command = [sys.executable, "-m", "bench.alone", str(store.root), case.stored.ref, str(room / "images")]
     done = run_command([*command, "--seconds", str(seconds)], environment(room)).answer
-    seen.rates.setdefault(1, []).append(done["per_second"])
-    seen.times.setdefault(1, []).extend(done["ms"])
-    seen.faults[1] = 0
+    seen.rates.setdefault(beside, []).append(done["per_second"])
+    seen.times.setdefault(beside, []).extend(done["ms"])
+    seen.faults[beside] = 0
     masks = case.task == "segment"
     return [base64.b64decode(answer) if masks else answer for answer in done["answers"]]
 
 
-def measure_server(
-    case: Case,
-    server: Contestant,
-    room: Path,
-    clients: list[int],
-    seconds: float,
-    seen: Seen,
-    answers: list[Any],
-) -> None:
-    """Start a server, warm it up, and ask it with each number of clients."""
-    requests = server.requests(case)
-    with run_server(server.command, environment(room), server.ready, server.cwd) as running:
-        seen.starts.append(running.seconds)
-        list(run_load(running.port, requests, [2], seconds=WARM_SECONDS, least=2 * len(requests)))
-        for number in clients:
-            for point in run_load(running.port, requests, [number], seconds=seconds, least=4 * number):
-                note(case, point, answers, seen)
-        seen.memory = running.memory()
+def measure_starts(room: Path, rounds: int, ours: Seen, empty: Seen) -> None:
+    """Start the service and one of BentoML that does nothing, with the program's own packages, in turn."""
+    nothing = [*SERVE[:2], "bento_empty:Empty", *SERVE[2:]]
+    for _ in range(rounds):
+        with run_server(nothing, environment(SCRIPTS), "/readyz", SCRIPTS) as running:
+            empty.starts.append(running.seconds)
+            empty.memory = running.memory()
+        with run_server(SERVE, environment(room), "/readyz") as running:
+            ours.starts.append(running.seconds)
 
 
 def weigh(cases: list[Case], room: Path) -> list[dict[str, Any]]:
@@ -227,14 +246,6 @@ def weigh(cases: list[Case], room: Path) -> list[dict[str, Any]]:
         }
         for kind in ("worker RSS", "worker PSS")
     ]
-
-
-def measure_empty(seen: Seen) -> None:
-    """Start a BentoML service that does nothing, with the program's own packages."""
-    command = [*SERVE[:2], "bento_empty:Empty", *SERVE[2:]]
-    with run_server(command, environment(SCRIPTS), "/readyz", SCRIPTS) as running:
-        seen.starts.append(running.seconds)
-        seen.memory = running.memory()
 
 
 def note(case: Case, point: dict[str, Any], answers: list[Any], seen: Seen) -> None:
@@ -295,14 +306,14 @@ def goals_of(case: Case, seen: dict[str, Seen]) -> list[dict[str, Any]]:
         return goals
     share, behind = SHARES[case.task]
     busy = 8 if 8 in ours.rates else max(ours.rates)
-    ratio = ours.rate(busy) / loop.rate(1)
+    ratio = ours.rate_over(loop, busy)
     add(f"throughput at {busy} clients / loop", f">= {share}", ratio, ratio >= share)
     if 1 in ours.times:
         overhead = ours.percentile(1, 50) - loop.percentile(1, 50)
         add("p50 at 1 client - loop's, ms", f"<= {OVERHEAD_MS:g}", overhead, overhead <= OVERHEAD_MS)
     for name, peer in seen.items():
         for clients in ours.rates if name not in (SERVICE, LOOP) and peer.whole else ():
-            ratio = ours.rate(clients) / peer.rate(clients)
+            ratio = ours.rate_over(peer, clients)
             least = 1 - behind if name == "starlette" else 1.0
             add(f"throughput at {clients} / {name}'s", f">= {least:g}", ratio, ratio >= least)
             if name != "starlette":

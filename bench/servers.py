@@ -45,6 +45,19 @@ class Server:
         own = psutil.Process(self.process.pid)
         return [own, *own.children(recursive=True)]
 
+    def suspend(self) -> None:
+        """Stop all of it until it is awake: it takes no time from others."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it run for as long as the body does."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.suspend()
+
     def worker(self) -> psutil.Process:
         """Return the largest of its children, or itself: that one holds the model."""
         own, *children = self.processes()
@@ -112,6 +125,7 @@ def end(process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
     """End a server and all that it started."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGCONT)  # it may be suspended
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout_s)
     with suppress(ProcessLookupError):

@@ -198,6 +198,8 @@ def _options(threads: int) -> Any:
     options.add_session_config_entry("session.use_env_allocators", "1")
     # A plan of the memory is a second block beside the first, and made no run faster.
     options.enable_mem_pattern = False
+    # Threads that wait for the next run by spinning take the core from whoever decodes the next image.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
