@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +29,22 @@ from .shadow import Said
 from .trials import Trials
 
 T = TypeVar("T")
+
+
+FEW_LOGITS = 4096
+"""So many become labels faster than another thread can be asked to do it."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A decoded image on its way through the network."""
+
+    image: Pixels
+    pixels: int
+    """Of the image as it was sent."""
+    decode_s: float
+    prepare_s: float
+    run: Future[Run]
 
 
 @dataclass(frozen=True)
@@ -131,36 +148,57 @@ class Answerer:
     async def _answer_image(
         self, served: Served, upload: Upload, wish: Wish, batcher: Batcher, watched: bool
     ) -> Answered:
+        mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
+        read = functools.partial(self._read, served, upload, batcher, mapped)
         try:
-            # Not on the event loop: a header can be made to take long.
-            size = await _in(self._cores, decode_size, upload.data, "image", self.runtime.settings.max_pixels)
-            width, height = size
-            async with self._pixels.hold(width * height):
-                image, prepared, decode_s, prepare_s = await _in(self._cores, self._read, served, upload)
-                mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
-                run = await asyncio.wrap_future(batcher.submit(served, prepared, mapped))
-                body, picture, said, finish_s = await _in(
-                    self._cores, _finish, served, image, run, wish, watched
-                )
+            with self._pixels.share() as share:
+                # One call to another thread where there is room; and an image need not come back from there
+                # to go to the network.
+                found = await _in(self._cores, read, share.take_now)
+                if not isinstance(found, Read):
+                    await share.take(found)
+                    found = await _in(self._cores, read, None)
+                    assert isinstance(found, Read)
+                run = await asyncio.wrap_future(found.run)
+                finish = functools.partial(_finish, served, found.image, run, wish, watched)
+                small = run.logits.ndim == 1 and run.logits.size <= FEW_LOGITS and not wish.explain
+                body, picture, said, finish_s = finish() if small else await _in(self._cores, finish)
         except SurgeryError as error:
             raise Refusal.of(error) from error
         seconds = {
-            "decode": decode_s,
-            "preprocess": prepare_s,
+            "decode": found.decode_s,
+            "preprocess": found.prepare_s,
             "queue": run.queue_s,
             "inference": run.inference_s,
             "postprocess": finish_s,
         }
-        self.metrics.answered(served, width * height, run.batch, seconds)
+        self.metrics.answered(served, found.pixels, run.batch, seconds)
         milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
         return Answered(body, picture, milliseconds, said)
 
-    def _read(self, served: Served, upload: Upload) -> tuple[Pixels, Pixels, float, float]:
+    def _read(
+        self,
+        served: Served,
+        upload: Upload,
+        batcher: Batcher,
+        mapped: bool,
+        may_take: Callable[[int], bool] | None,
+    ) -> Read | int:
+        """Decode and prepare an image and hand it on to the network; return its pixels if it may not be held.
+
+        Not on the event loop: even a header can be made to take long.
+        """
+        most = self.runtime.settings.max_pixels
+        width, height = decode_size(upload.data, "image", most)
+        if may_take is not None and not may_take(width * height):
+            return width * height
         start = time.perf_counter()
-        image = decode_image(upload.data, "image", self.runtime.settings.max_pixels)
+        image = decode_image(upload.data, "image", most)
         decoded = time.perf_counter()
         prepared = prepare_image(image, served.manifest.input)
-        return image, prepared, decoded - start, time.perf_counter() - decoded
+        done = time.perf_counter()
+        run = batcher.submit(served, prepared, mapped)
+        return Read(image, width * height, decoded - start, done - decoded, run)
 
 
 async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
