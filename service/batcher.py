@@ -118,7 +118,8 @@ class Batcher:
                 _answer(places, wide)
             with self._changed:
                 self._wide, self._lanes_used = False, self._lanes_used - 1
-                self._changed.notify_all()
+                if self._waiting or self._stopped:
+                    self._changed.notify_all()
 
     def _may_start(self) -> bool:
         """Whether the oldest image can run beside what runs."""

@@ -78,7 +78,7 @@ class Answerer:
     def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
         self.runtime = runtime
         self.metrics = metrics
-        self.batcher = Batcher(runtime.settings.max_lanes)
+        self.batcher = Batcher(min(runtime.settings.max_lanes, available_cores()))
         self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(available_cores(), "cores")
         self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings)

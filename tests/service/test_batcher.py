@@ -259,7 +259,7 @@ def test_all_that_waits_is_answered_before_the_end(lanes: Batcher) -> None:
 
 
 class Timed:
-    """Takes a stated time for an image, by a clock of its own; side by side they take it together."""
+    """Takes a stated time for an image, by a clock of its own."""
 
     def __init__(self, clock: list[float], seconds: float) -> None:
         self.clock, self.seconds = clock, seconds
@@ -268,13 +268,26 @@ class Timed:
         self.clock[0] += self.seconds * len(images)
 
 
-@pytest.mark.parametrize(("side_by_side", "lanes"), [(0.8, 2), (1.0, 2), (1.2, 1)])
+class SideBySide(Timed):
+    """Two runs of it begin together and end together."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        super().__init__(clock, seconds)
+        self.together = threading.Barrier(2, timeout=10)
+
+    def run(self, images: np.ndarray) -> None:
+        if self.together.wait() == 0:
+            self.clock[0] += 2 * self.seconds
+        self.together.wait()
+
+
+@pytest.mark.parametrize(("side_by_side", "lanes"), [(0.8, 2), (1.0, 2), (1.3, 1)])
 def test_lanes_are_taken_where_they_make_no_image_dearer(
     monkeypatch: pytest.MonkeyPatch, side_by_side: float, lanes: int
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr("service.pace.time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    narrow = Timed(clock, side_by_side * 1e-3)
+    narrow = SideBySide(clock, side_by_side * 1e-3)
     pace = learn_pace(Timed(clock, 1e-3), image(0), 1, 2, lambda: narrow)
     assert (pace.size, pace.lanes) == (1, lanes)
 
