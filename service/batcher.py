@@ -6,7 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -55,7 +57,7 @@ class Place:
 class Batcher:
     """Threads that run networks, oldest image first.
 
-    An image that is alone runs alone, at once and on all cores. Where others wait, too, it runs as
+    An image that is alone runs at once and on all cores. Where others wait or are decoded, too, it runs as
     `Served.pace` learnt to be worth it: with those for the same version at the same size, as one batch on all
     cores, or each in a lane of its own on a share of them. Nothing ever waits for more images while a
     network is free. A run that fails is repeated image by image, so that an error stays with its image.
@@ -68,6 +70,8 @@ class Batcher:
         self._waiting: deque[Place] = deque()
         self._changed = threading.Condition()
         self._stopped = False
+        self._expected = 0
+        """Images that are on their way here, waiting, or in a network."""
         self._lanes_used = 0
         self._wide = False
         """Whether a run has all cores."""
@@ -87,6 +91,15 @@ class Batcher:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Know of an image from before it is decoded until it is answered. For the event loop."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
 
     def submit(self, served: Served, image: Pixels, explain: bool = False) -> Future[Run]:
         """Put an image, (h, w, 3) as the network takes it, at the end of the queue."""
@@ -131,7 +144,9 @@ class Batcher:
 
     def _goes_in_lane(self) -> bool:
         """Whether the oldest image is to run on a share of the cores: it has lanes, and company."""
-        return self._waiting[0].served.pace.lanes > 1 and (self._lanes_used > 0 or len(self._waiting) > 1)
+        if self._waiting[0].served.pace.lanes == 1:
+            return False
+        return max(self._expected, len(self._waiting) + self._lanes_used) > 1
 
     def _take(self, wide: bool) -> list[Place]:
         """Take the oldest image, and those that can run with it."""

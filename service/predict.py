@@ -151,7 +151,7 @@ class Answerer:
         mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
         read = functools.partial(self._read, served, upload, batcher, mapped)
         try:
-            with self._pixels.share() as share:
+            with self._pixels.share() as share, batcher.expecting():
                 # One call to another thread where there is room; and an image need not come back from there
                 # to go to the network.
                 found = await _in(self._cores, read, share.take_now)

@@ -210,6 +210,18 @@ def test_an_image_alone_gets_all_cores_and_nobody_runs_beside_it(lanes: Batcher)
     assert wide.sizes == [1, 1], "it was alone again"
 
 
+def test_an_image_leaves_room_for_one_that_is_still_decoded(lanes: Batcher) -> None:
+    model, wide, narrow, _ = in_lanes(3)
+    wide.go_on.set()
+    narrow.go_on.set()
+    with lanes.expecting():
+        lanes.submit(model, image(1)).result(10)
+        with lanes.expecting():
+            lanes.submit(model, image(2)).result(10)
+        lanes.submit(model, image(3)).result(10)
+    assert (len(wide.sizes), len(narrow.sizes)) == (2, 1)
+
+
 def test_no_more_lanes_than_were_learnt(lanes: Batcher) -> None:
     model, wide, narrow, seen = in_lanes(2)
     wide.go_on.set()
