@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -12,11 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tiny_models import RED, add_classifier, add_segmenter
 
 from surgery.artifact.store import Store
@@ -155,13 +160,43 @@ print(json.dumps([early, late, usage_stats.do_not_track()]))
     assert silent is True
 
 
+def bento_pins() -> list[str]:
+    packages: list[str] = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
+    return packages
+
+
 def test_bento_pins_are_those_of_the_lock() -> None:
     bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     lock = set(re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / "requirements.lock").read_text(), re.M))
-    pins = bento["python"]["packages"]
+    pins = bento_pins()
     assert set(pins) <= lock
     assert not HEAVY & {pin.split("==")[0] for pin in pins}
     assert bento["python"]["lock_packages"] is False
+
+
+def test_a_bento_holds_every_package_that_its_code_names() -> None:
+    names: set[str] = set()
+    for path in [*(ROOT / "service").rglob("*.py"), *(ROOT / "surgery" / "artifact").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(str(node.module).split(".")[0])
+    of_module = metadata.packages_distributions()
+    wanted = {name: of_module[name] for name in names - sys.stdlib_module_names - {"service", "surgery"}}
+    queue = [Requirement(pin) for pin in bento_pins()]
+    brought: set[str] = set()
+    while queue:
+        name = canonicalize_name(queue.pop().name)
+        if name in brought:
+            continue
+        brought.add(name)
+        with suppress(metadata.PackageNotFoundError):  # of another system
+            needs = [Requirement(line) for line in metadata.requires(name) or ()]
+            queue += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    missing = {k: v for k, v in wanted.items() if not brought & {canonicalize_name(each) for each in v}}
+    assert not missing
+    assert {"bentoml", "numpy", "cv2"} <= set(wanted)
 
 
 def test_bentoml_build_makes_a_bento_that_answers_by_itself(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "models": Path("/srv/models"), "host": "::1", "device": "cpu", "threads": 3, "tokens": ("one", "two"),
         "tokens_file": tmp_path / "tokens", "max_body_mib": 1.5, "max_pixels": 10, "max_pixels_held": 20, "max_images": 2,
         "max_concurrency": 2, "max_waiting": 0, "body_timeout_s": 2.5, "timeout_s": 0.5, "max_batch": 4,
-        "max_extra_mib": 7.0, "poll_s": 0.0, "log_format": "json",
+        "max_lanes": 3, "max_extra_mib": 7.0, "graph_cache": Path("/var/cache/graphs"), "graph_cache_mib": 9.0,
+        "poll_s": 0.0, "tracing": True, "log_format": "json",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():
@@ -92,4 +93,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         assert name in rows
         if isinstance(field.default, int | float):
-            assert f"| `{field.default:g}` |" in rows[name] or f"| `{field.default}` |" in rows[name]
+            assert (
+                f"| `{field.default:g}` |" in rows[name]
+                or f"| `{str(field.default).lower()}` |" in rows[name]
+            )
