@@ -55,7 +55,8 @@ class GraphCache:
         with contextlib.suppress(Exception):
             if not _is_whole(folder):
                 self._make(path, folder)
-            os.utime(folder)
+            with contextlib.suppress(OSError):  # a cache that may only be read is one, too
+                os.utime(folder)
             return _open_optimised(folder / _GRAPH, threads)
         return None
 
@@ -211,7 +212,8 @@ def _share_memory() -> None:
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     place = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
     config = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": 2**20}
-    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(config))
+    with contextlib.suppress(Exception):  # somebody else in this process was first: theirs is used
+        onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(config))
 
 
 @functools.cache
