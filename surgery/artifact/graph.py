@@ -194,8 +194,9 @@ def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _LEVEL_FATAL
-    # Without it sums of int8 products are cut off on processors that lack VNNI: other answers there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    # Without VNNI sums of int8 products are cut off, unless a slower way is asked for: other answers there.
+    if not any("vnni" in fact for fact in _processor()):
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
     # A plan of the memory is a second block beside the first, and made no run faster.
     options.enable_mem_pattern = False
@@ -221,11 +222,18 @@ def _machine() -> str:
     """Return what an optimised graph depends on, in few letters: the runtime, and the processor's kind."""
     import onnxruntime
 
-    facts = [onnxruntime.__version__, platform.system(), platform.machine(), platform.processor()]
+    facts = [onnxruntime.__version__, platform.system(), platform.machine(), *_processor()]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _processor() -> tuple[str, ...]:
+    """Return what the system says of the processor's kind, and of the instructions that it knows."""
+    facts = {platform.processor()}
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-        facts += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+        facts |= {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return tuple(sorted(facts))
 
 
 def _is_whole(folder: Path) -> bool:

@@ -80,7 +80,7 @@ def quantise(parts: Parts, ranges: Ranges, layers: Collection[str]) -> ModelProt
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
-        reduce_range=False,  # sessions ask for exact sums instead (artifact/session.py)
+        reduce_range=False,  # sessions ask for exact sums instead (artifact/graph.py)
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=ranges,
