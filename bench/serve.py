@@ -266,6 +266,7 @@ def environment(room: Path) -> dict[str, str]:
     """Return the variables of every process: the case's store, and the peers' description of it."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("BENTOML", "SURGERY"))}
     places = {"SURGERY_MODELS": str(room / "models"), "PEER_MODEL": str(room / "model.json")}
+    places["SURGERY_GRAPH_CACHE"] = str(room / "graphs")
     return {**kept, **places, "SURGERY_DEVICE": "cpu", "BENTOML_DO_NOT_TRACK": "True"}
 
 

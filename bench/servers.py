@@ -47,12 +47,14 @@ class Server:
 
     def suspend(self) -> None:
         """Stop all of it until it is awake: it takes no time from others."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        for process in self.processes():
+            process.suspend()
 
     @contextmanager
     def awake(self) -> Iterator[None]:
         """Let it run for as long as the body does."""
-        os.killpg(self.process.pid, signal.SIGCONT)
+        for process in self.processes():
+            process.resume()
         try:
             yield
         finally:
@@ -124,8 +126,10 @@ def wait_for(server: Server, path: str, timeout_s: float = 300) -> None:
 def end(process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
     """End a server and all that it started."""
     if process.poll() is None:
+        for each in psutil.Process(process.pid).children(recursive=True):
+            each.resume()  # it may be suspended
         process.send_signal(signal.SIGTERM)
-        os.killpg(process.pid, signal.SIGCONT)  # it may be suspended
+        process.send_signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout_s)
     with suppress(ProcessLookupError):

@@ -23,6 +23,7 @@ from surgery.artifact.errors import ConfigError
 
 from .access import log, start_log
 from .limits import Guard, describe
+from .memory import return_large_blocks
 from .metrics import Metrics
 from .openapi import describe_interface
 from .predict import Answerer
@@ -54,6 +55,7 @@ class Building:
 
     def start(self) -> None:
         start_log(self.settings.log_format)
+        return_large_blocks()
         if not self.locked:
             log.info("SURGERY_TOKENS names no token: whoever reaches this address may ask")
         self.runtime.start()

@@ -138,15 +138,17 @@ class Batcher:
         """Whether the oldest image can run beside what runs."""
         if not self._waiting or self._wide:
             return False
-        return self._lanes_used == 0 or (
-            self._goes_in_lane() and self._lanes_used < self._waiting[0].served.pace.lanes
-        )
+        return self._lanes_used == 0 or self._lanes_used < self._lanes_of_oldest()
 
     def _goes_in_lane(self) -> bool:
         """Whether the oldest image is to run on a share of the cores: it has lanes, and company."""
-        if self._waiting[0].served.pace.lanes == 1:
-            return False
-        return max(self._expected, len(self._waiting) + self._lanes_used) > 1
+        company = max(self._expected, len(self._waiting) + self._lanes_used) > 1
+        return company and self._lanes_of_oldest() > 1
+
+    def _lanes_of_oldest(self) -> int:
+        oldest = self._waiting[0]
+        pixels = oldest.image.shape[0] * oldest.image.shape[1]
+        return min(oldest.served.pace.side_by_side(pixels), len(self._threads))
 
     def _take(self, wide: bool) -> list[Place]:
         """Take the oldest image, and those that can run with it."""

@@ -19,6 +19,8 @@ WORTH = 0.95
 """A larger batch must cost less than this share of the time per image to be taken."""
 AS_GOOD = 1.1
 """Lanes may cost so much of the time per image while nothing else runs: decoding does not hold them up."""
+FREE_PIXELS = 2**19
+"""Images up to so many pixels may always run side by side; the memory of larger ones is bounded."""
 ROUNDS = 3
 TRIES = 8
 """How often lanes are measured beside the best batch, while there is time; the shortest of each counts."""
@@ -34,6 +36,11 @@ class Pace:
     """Pixels of the images that it was learnt with."""
     lanes: int = 1
     """Runs side by side, of one image each on its share of the cores."""
+
+    def side_by_side(self, pixels: int) -> int:
+        """Return how many images of so many pixels run in lanes; fewer where they are larger."""
+        free = max(self.pixels, FREE_PIXELS)
+        return self.lanes if pixels <= free else max(1, self.lanes * free // pixels)
 
     def most(self, pixels: int) -> int:
         """Return how many images of so many pixels run at once; fewer where they are larger."""
@@ -53,11 +60,7 @@ class Narrow:
         self._opening = threading.Lock()
 
     def session(self) -> Session:
-        """Return the opened graph.
-
-        Raises:
-            SurgeryError: If it cannot be opened (any more).
-        """
+        """Return the opened graph."""
         with self._opening:
             if self._session is None:
                 self._session = self._open()
@@ -65,13 +68,19 @@ class Narrow:
 
 
 def learn_pace(
-    session: Session, image: Pixels, most: int, lanes: int = 1, narrow: Callable[[], Session] | None = None
+    session: Session,
+    image: Pixels,
+    most: int,
+    lanes: int = 1,
+    narrow: Callable[[], Session] | None = None,
+    single: bool = True,
 ) -> Pace:
     """Measure batches of 1, 2, 4 … of an image on all cores, and single ones side by side on a share of them.
 
     A batch is taken if it makes an image cheaper, lanes if they do not make it dearer than that. Each way
     runs once to be ready and then until the shortest of three, within `LEARN_S` seconds in all. A network
-    that is too slow for this keeps every core busy by itself: its images run one by one, or in lanes.
+    that is too slow for this keeps every core busy by itself: its images run one by one, or in lanes of one
+    core each.
 
     Args:
         session: The graph on all cores.
@@ -79,6 +88,7 @@ def learn_pace(
         most: Largest batch.
         lanes: Runs side by side.
         narrow: Opens the graph on the share of the cores that a lane has.
+        single: Whether that is one core.
     """
     until = time.perf_counter() + LEARN_S
     pixels, best, size = image.shape[0] * image.shape[1], 1, 1
@@ -91,7 +101,7 @@ def learn_pace(
         best, per_image = size, seconds
     if lanes > 1 and narrow is not None:
         slow = (ROUNDS + 1) * lanes * per_image > LEARN_S
-        if slow or _lanes_are_worth_it(session, image, best, lanes, narrow(), until):
+        if single if slow else _lanes_are_worth_it(session, image, best, lanes, narrow(), until):
             return Pace(1, pixels, lanes)
     return Pace(best, pixels)
 
@@ -102,6 +112,7 @@ def _lanes_are_worth_it(
     batch = np.repeat(image[None], size, axis=0)
     wide, side = [], []
     with ThreadPoolExecutor(lanes) as pool:
+        list(pool.map(_seconds_of_some, [narrow] * lanes, [image] * lanes))  # to be ready
         for _ in range(TRIES):
             started = time.perf_counter()
             session.run(batch)

@@ -31,7 +31,7 @@ from .trials import Trials
 T = TypeVar("T")
 
 
-FEW_LOGITS = 4096
+FEW_LOGITS = 256
 """So many become labels faster than another thread can be asked to do it."""
 
 
@@ -68,7 +68,7 @@ class Answers:
 
 
 class Answerer:
-    """Answers questions: images are decoded on all cores, networks run one batch at a time.
+    """Answers questions: images are decoded on all cores, and networks run as each version learnt to.
 
     Args:
         runtime: Where versions are found.
@@ -78,10 +78,11 @@ class Answerer:
     def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
         self.runtime = runtime
         self.metrics = metrics
-        self.batcher = Batcher(min(runtime.settings.max_lanes, available_cores()))
+        lanes = min(runtime.settings.max_lanes, available_cores())
+        self.batcher = Batcher(lanes)
         self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(available_cores(), "cores")
-        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings)
+        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings, lanes)
         self._loading = ThreadPoolExecutor(1, "loading")
 
     def start(self) -> None:
@@ -154,10 +155,10 @@ class Answerer:
             with self._pixels.share() as share, batcher.expecting():
                 # One call to another thread where there is room; and an image need not come back from there
                 # to go to the network.
-                found = await _in(self._cores, read, share.take_now)
+                found = await self._in_cores(read, share.take_now)
                 if not isinstance(found, Read):
                     await share.take(found)
-                    found = await _in(self._cores, read, None)
+                    found = await self._in_cores(read, None)
                     assert isinstance(found, Read)
                 run = await asyncio.wrap_future(found.run)
                 finish = functools.partial(_finish, served, found.image, run, wish, watched)
@@ -175,6 +176,18 @@ class Answerer:
         self.metrics.answered(served, found.pixels, run.batch, seconds)
         milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
         return Answered(body, picture, milliseconds, said)
+
+    async def _in_cores(
+        self,
+        read: Callable[[Callable[[int], bool] | None], Read | int],
+        may_take: Callable[[int], bool] | None,
+    ) -> Read | int:
+        job = self._cores.submit(read, may_take)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(_forget)  # a thread cannot be stopped, but what it began can
+            raise
 
     def _read(
         self,
@@ -203,6 +216,15 @@ class Answerer:
 
 async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+
+def _forget(job: Future[Read | int]) -> None:
+    """Take the run of an image that nobody waits for any more out of the queue."""
+    if job.cancelled() or job.exception() is not None:
+        return
+    found = job.result()
+    if isinstance(found, Read):
+        found.run.cancel()
 
 
 def _finish(

@@ -96,6 +96,7 @@ def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
         if cache is None:
             raise
         cache.drop(sha256)  # the fault may be that of the optimised form
+        cache = None
         session = open_session(path, engine.device, engine.threads)
         image = _self_test(session, manifest, stored.path, precision)
     cores = engine.threads or available_cores()
@@ -104,9 +105,11 @@ def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
         lanes = 1
 
     def open_narrow() -> Session:
-        return open_session(path, "cpu", cores // lanes, cache, sha256)
+        # Runs of one session share its threads, and bring one each.
+        graph = cache.reopen(sha256, cores - lanes + 1) if cache is not None else None
+        return session if graph is None else Session(path, "cpu", graph)
 
-    pace = learn_pace(session, image, engine.max_batch, lanes, open_narrow)
+    pace = learn_pace(session, image, engine.max_batch, lanes, open_narrow, lanes == cores)
     session.run(image[None], release=True)  # what learning took may never be needed
     narrow = Narrow(open_narrow) if pace.lanes > 1 else None
     return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, pace, narrow)

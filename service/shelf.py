@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -14,6 +12,7 @@ from surgery.artifact.errors import StoreError, SurgeryError
 from surgery.artifact.graph import GraphCache
 from surgery.artifact.store import StoredVersion
 
+from .memory import return_freed_blocks
 from .served import Engine, Served, load_version
 from .settings import Settings
 
@@ -100,14 +99,8 @@ class Shelf:
             self._failed[key] = (stamp, reason_of(error))
             raise StoreError(reason_of(error), getattr(error, "hint", "")) from error
         self._failed.pop(key, None)
-        _return_memory()
+        return_freed_blocks()
         return served
-
-
-def _return_memory() -> None:
-    """Give back what loading took: glibc keeps it otherwise, and there is no other way to ask it."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reason_of(error: Exception) -> str:

@@ -37,15 +37,16 @@ class Trials:
         cores: Where digests are computed.
         metrics: What is counted.
         settings: The limits of a request.
+        lanes: Most runs of canaries side by side.
     """
 
     def __init__(
         self, ask: Callable[[Served, Question, Batcher, bool], Awaitable[Answers]], batcher: Batcher,
-        cores: Executor, metrics: Metrics, settings: Settings,
+        cores: Executor, metrics: Metrics, settings: Settings, lanes: int,
     ) -> None:  # fmt: skip
         self._ask = ask
         self._production = batcher
-        self._candidates = Batcher()
+        self._candidates = Batcher(lanes)
         self._shadow = Shadow(metrics, settings.max_pixels)
         self._cores = cores
         self._metrics = metrics

@@ -10,8 +10,10 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ _LEVEL_FATAL = 4
 _CPU = "CPUExecutionProvider"
 _GRAPH, _WEIGHTS, _DIGESTS = "model.onnx", "weights.bin", "sha256.json"
 _LEAST_BYTES = 1024
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{12}")
+_MAKING = ".making-"
+_MAKING_S = 3600.0
+_FORMAT = "1"
+"""Raised when an option of sessions changes what an optimised graph looks like."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class GraphCache:
     What cannot be read or written here costs that gain and nothing else.
 
     Args:
-        root: The folder; it is made when the first graph is kept.
+        root: The folder; it is made, for this user alone, when the first graph is kept. One that others may
+            write is not used: whoever does could answer in the place of the graph.
         most_mib: Bound on its size; the graphs that were opened longest ago go first.
     """
 
@@ -53,6 +61,8 @@ class GraphCache:
         folder = self._folder(sha256)
         # onnxruntime raises what it likes on files that are damaged.
         with contextlib.suppress(Exception):
+            if not self._is_ours():
+                return None
             if not _is_whole(folder):
                 self._make(path, folder)
             with contextlib.suppress(OSError):  # a cache that may only be read is one, too
@@ -60,13 +70,26 @@ class GraphCache:
             return _open_optimised(folder / _GRAPH, threads)
         return None
 
+    def reopen(self, sha256: str, threads: int) -> Any | None:
+        """Open the optimised form of a graph once more, if it is still here. It needs the graph no more."""
+        with contextlib.suppress(Exception):
+            return _open_optimised(self._folder(sha256) / _GRAPH, threads)
+        return None
+
     def holds(self, sha256: str) -> bool:
         """Return whether the optimised form of a graph is here."""
-        return (self._folder(sha256) / _DIGESTS).exists()
+        return os.path.exists(self._folder(sha256) / _DIGESTS)
 
     def drop(self, sha256: str) -> None:
         """Forget the optimised form of a graph."""
         shutil.rmtree(self._folder(sha256), ignore_errors=True)
+
+    def _is_ours(self) -> bool:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not hasattr(os, "getuid"):
+            return True
+        facts = self.root.stat()
+        return facts.st_uid in (os.getuid(), 0) and not facts.st_mode & 0o022
 
     def _folder(self, sha256: str) -> Path:
         return self.root / f"{sha256[:32]}-{_machine()}"
@@ -74,9 +97,7 @@ class GraphCache:
     def _make(self, path: Path, folder: Path) -> None:
         import onnxruntime
 
-        self.root.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=self.root) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_MAKING, dir=self.root) as scratch:
             room = Path(scratch) / "graph"
             room.mkdir()
             options = _options(1)
@@ -87,14 +108,21 @@ class GraphCache:
             onnxruntime.InferenceSession(str(path), options, providers=[_CPU])
             digests = {file.name: _sha256(file) for file in sorted(room.iterdir())}
             (room / _DIGESTS).write_text(json.dumps(digests), "utf-8")
+            if _bytes(room) > self.most_mib * 2**20:
+                raise OSError("larger than the cache")
             self._make_room(_bytes(room))
-            # Another process may have been faster: what it made is as good.
+            if _is_whole(folder):
+                return  # another process was faster: what it made is as good
+            shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 room.rename(folder)
 
     def _make_room(self, wanted: int) -> None:
-        kept = [path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        kept.sort(key=lambda path: path.stat().st_mtime)
+        ages = {path: path.stat().st_mtime for path in self.root.iterdir() if path.is_dir()}
+        for path, age in ages.items():
+            if path.name.startswith(_MAKING) and age < time.time() - _MAKING_S:  # of a killed process
+                shutil.rmtree(path, ignore_errors=True)
+        kept = sorted((path for path in ages if _NAME.fullmatch(path.name)), key=lambda path: ages[path])
         total = wanted + sum(_bytes(path) for path in kept)
         while kept and total > self.most_mib * 2**20:
             oldest = kept.pop(0)
@@ -222,7 +250,7 @@ def _machine() -> str:
     """Return what an optimised graph depends on, in few letters: the runtime, and the processor's kind."""
     import onnxruntime
 
-    facts = [onnxruntime.__version__, platform.system(), platform.machine(), *_processor()]
+    facts = [_FORMAT, onnxruntime.__version__, platform.system(), platform.machine(), *_processor()]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 

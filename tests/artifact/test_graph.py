@@ -132,6 +132,51 @@ def test_the_bound_holds_and_the_oldest_go(tmp_path: Path) -> None:
     assert found == {names[0][:32], names[2][:32]}
 
 
+def test_what_is_not_the_caches_own_stays(tmp_path: Path) -> None:
+    for name in ("photographs", ".making-new", ".making-old"):
+        (tmp_path / "graphs" / name).mkdir(parents=True)
+        (tmp_path / "graphs" / name / "file").write_bytes(bytes(2**20))
+    (tmp_path / "graphs").chmod(0o700)
+    os.utime(tmp_path / "graphs" / ".making-old", (0, 0))
+    os.utime(tmp_path / "graphs" / "photographs", (0, 0))
+    cache = GraphCache(tmp_path / "graphs", 0.1)
+    name = write_convolution(tmp_path / "model.onnx")
+    assert cache.open(tmp_path / "model.onnx", name, 1) is not None
+    assert {path.name[:11] for path in folders(cache)} == {"photographs", ".making-new", name[:11]}
+
+
+def test_what_is_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
+    cache = GraphCache(tmp_path / "graphs", 0.001)
+    assert cache.open(tmp_path / "model.onnx", write_convolution(tmp_path / "model.onnx"), 1) is None
+    assert folders(cache) == []
+
+
+def test_a_folder_that_others_may_write_is_not_trusted(tmp_path: Path) -> None:
+    cache = GraphCache(tmp_path / "graphs", 10.0)
+    path = tmp_path / "model.onnx"
+    name = write_convolution(path)
+    assert cache.open(path, name, 1) is not None
+    assert cache.root.stat().st_mode & 0o777 == 0o700
+    cache.root.chmod(0o777)
+    assert cache.open(path, name, 1) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="the system knows no users")
+def test_a_folder_that_may_not_be_entered_costs_nothing_else(
+    tmp_path: Path, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    name = write_convolution(path)
+    cache.open(path, name, 1)
+
+    def denied(*given: Any, **more: Any) -> Any:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(os, "stat", denied)  # root may enter everything
+    assert not cache.holds(name)
+    assert cache.open(path, name, 1) is None
+
+
 def test_dropping_forgets(tmp_path: Path, cache: GraphCache) -> None:
     path = tmp_path / "model.onnx"
     name = write_convolution(path)

@@ -222,6 +222,15 @@ def test_an_image_leaves_room_for_one_that_is_still_decoded(lanes: Batcher) -> N
     assert (len(wide.sizes), len(narrow.sizes)) == (2, 1)
 
 
+def test_large_images_do_not_run_side_by_side(lanes: Batcher) -> None:
+    model, wide, narrow, _ = in_lanes(3)
+    wide.go_on.set()
+    narrow.go_on.set()
+    runs = [lanes.submit(model, image(value, 1200)) for value in range(3)]
+    assert [float(run.result(10).logits[0]) for run in runs] == [0, 1, 2]
+    assert (len(wide.sizes), len(narrow.sizes)) == (3, 0)
+
+
 def test_no_more_lanes_than_were_learnt(lanes: Batcher) -> None:
     model, wide, narrow, seen = in_lanes(2)
     wide.go_on.set()

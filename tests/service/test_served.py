@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,25 @@ def test_an_optimised_form_that_answers_otherwise_is_forgotten(store: Store, cac
     assert not cache.holds(good.sha256("cpu"))
 
 
+def test_an_optimised_form_that_cannot_be_forgotten_gets_no_lanes(
+    store: Store, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = add_classifier(store, asked=(IMAGE, np.array([1, 1, 1], np.float32)))
+    other = add_classifier(store, scale=-SCALE)
+    assert cache.open(other.graph(), other.sha256("cpu"), 1) is not None
+    cache._folder(other.sha256("cpu")).rename(cache._folder(good.sha256("cpu")))
+    monkeypatch.setattr(GraphCache, "drop", lambda cache, sha256: None)
+    monkeypatch.setattr(served, "learn_pace", lambda *given: Pace(1, 1, given[3]))
+    model = load_version(good, Engine("cpu", threads=2, lanes=2, cache=cache))
+    assert (model.pace.lanes, model.narrow) == (1, None)
+
+
 def test_lanes_answer_as_all_cores_do(
     store: Store, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = add_classifier(store)
 
-    def learn(session: Any, image: Any, most: int, lanes: int, narrow: Any) -> Pace:
+    def learn(session: Any, image: Any, most: int, lanes: int, narrow: Any, single: bool) -> Pace:
         return Pace(1, 1, lanes)
 
     monkeypatch.setattr(served, "learn_pace", learn)
@@ -55,6 +69,22 @@ def test_lanes_answer_as_all_cores_do(
         model.narrow.session().run(IMAGE[None])[0], model.session.run(IMAGE[None])[0]
     )
     assert load_version(stored, Engine("cpu", threads=1, lanes=2, cache=cache)).pace.lanes == 1, "one core"
+
+
+def test_lanes_need_neither_the_store_nor_the_cache_once_loaded(
+    store: Store, cache: GraphCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "learn_pace", lambda *given: Pace(1, 1, 2))
+    models = []
+    for number in range(2):
+        stored = add_classifier(store, f"model{number}")
+        models.append((stored, load_version(stored, Engine("cpu", threads=2, lanes=2, cache=cache))))
+    shutil.rmtree(models[0][0].path)
+    shutil.rmtree(models[1][0].path)
+    cache.drop(models[1][0].sha256("cpu"))
+    for _, model in models:
+        assert model.narrow is not None
+        np.testing.assert_allclose(model.narrow.session().run(IMAGE[None])[0], [[1, 1, 1]], rtol=1e-5)
 
 
 def test_without_a_cache_there_are_no_lanes(store: Store, tmp_path: Path) -> None:
