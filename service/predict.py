@@ -19,7 +19,7 @@ from surgery.artifact.image import Pixels, decode_image, decode_size, prepare_im
 from surgery.artifact.session import read_logits
 
 from .batcher import Batcher, Run
-from .budget import PixelBudget
+from .budget import PixelBudget, Share
 from .metrics import Metrics
 from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
@@ -150,15 +150,15 @@ class Answerer:
         self, served: Served, upload: Upload, wish: Wish, batcher: Batcher, watched: bool
     ) -> Answered:
         mapped = wish.explain and served.manifest.task == "classify"  # masks are maps already
-        read = functools.partial(self._read, served, upload, batcher, mapped)
         try:
             with self._pixels.share() as share, batcher.expecting():
+                read = functools.partial(self._read, served, upload, batcher, mapped, share)
                 # One call to another thread where there is room; and an image need not come back from there
                 # to go to the network.
-                found = await self._in_cores(read, share.take_now)
+                found = await self._in_cores(read)
                 if not isinstance(found, Read):
                     await share.take(found)
-                    found = await self._in_cores(read, None)
+                    found = await self._in_cores(read)
                     assert isinstance(found, Read)
                 run = await asyncio.wrap_future(found.run)
                 finish = functools.partial(_finish, served, found.image, run, wish, watched)
@@ -177,12 +177,8 @@ class Answerer:
         milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
         return Answered(body, picture, milliseconds, said)
 
-    async def _in_cores(
-        self,
-        read: Callable[[Callable[[int], bool] | None], Read | int],
-        may_take: Callable[[int], bool] | None,
-    ) -> Read | int:
-        job = self._cores.submit(read, may_take)
+    async def _in_cores(self, read: Callable[[], Read | int]) -> Read | int:
+        job = self._cores.submit(read)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
@@ -190,12 +186,7 @@ class Answerer:
             raise
 
     def _read(
-        self,
-        served: Served,
-        upload: Upload,
-        batcher: Batcher,
-        mapped: bool,
-        may_take: Callable[[int], bool] | None,
+        self, served: Served, upload: Upload, batcher: Batcher, mapped: bool, share: Share
     ) -> Read | int:
         """Decode and prepare an image and hand it on to the network; return its pixels if it may not be held.
 
@@ -203,15 +194,17 @@ class Answerer:
         """
         most = self.runtime.settings.max_pixels
         width, height = decode_size(upload.data, "image", most)
-        if may_take is not None and not may_take(width * height):
-            return width * height
+        pixels = width * height
+        if not share.pixels and not share.take_now(pixels):
+            return pixels
         start = time.perf_counter()
         image = decode_image(upload.data, "image", most)
         decoded = time.perf_counter()
         prepared = prepare_image(image, served.manifest.input)
         done = time.perf_counter()
-        run = batcher.submit(served, prepared, mapped)
-        return Read(image, width * height, decoded - start, done - decoded, run)
+        if share.closed:  # whoever asked has gone
+            return pixels
+        return Read(image, pixels, decoded - start, done - decoded, batcher.submit(served, prepared, mapped))
 
 
 async def _in(pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:

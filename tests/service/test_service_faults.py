@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
-from service import predict
+from service import batcher, predict
 from service.limits import Guard
 from service.settings import Settings
 from surgery.artifact.store import Store
@@ -214,9 +214,17 @@ def test_out_of_time_is_504(
     client = serve(timeout_s=1)
     original = predict.decode_image
     monkeypatch.setattr(predict, "decode_image", lambda *a: time.sleep(1.5) or original(*a))
+    runs: list[int] = []
+    answer = batcher._answer
+    monkeypatch.setattr(
+        batcher, "_answer", lambda places, wide: runs.append(len(places)) or answer(places, wide)
+    )
     refused(post(client, RED), 504, "timeout")
+    time.sleep(1)
+    assert runs == [], "nobody waits for that answer any more"
     monkeypatch.setattr(predict, "decode_image", original)
     assert post(client, RED).status_code == 200
+    assert runs == [1]
 
 
 def test_too_many_at_once_are_429(
