@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any
 
@@ -64,6 +65,7 @@ class Guard:
         self.own_paths = own_paths
         self.tokens = tuple(token.encode("ascii") for token in read_tokens(settings))
         self.at_work = 0
+        self._brake = Brake()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,6 +92,8 @@ class Guard:
 
     async def _bounded(self, app: ASGIApp, scope: Scope, exchange: Exchange) -> None:
         bound = self.settings.max_concurrency + self.settings.max_waiting
+        if self.at_work >= bound:
+            await self._brake.hold()
         if self.at_work >= bound:
             message = f"{bound} requests are at work or waiting already, which is the bound"
             hint = "Try again later."
@@ -122,6 +126,37 @@ class Guard:
         }  # fmt: skip
         facts |= {"model": model, "version": version} if model else {}
         note(facts | ({"code": exchange.code} if exchange.code else {}))
+
+
+class Brake:
+    """Holds refusals back a little once there are many: whoever comes again at once would otherwise take the
+    processor from those who are at work."""
+
+    FREE = 100
+    """Refusals a second that are not held back."""
+    HOLD_S = (0.3, 1.0)
+    """Others wait between so many seconds: not all of them come again together."""
+    MOST = 2000
+    """Held back at one moment; further ones are not."""
+
+    def __init__(self) -> None:
+        self._level = 0.0
+        self._since = time.monotonic()
+        self._held = 0
+
+    async def hold(self) -> None:
+        """Return at once while there are few refusals, else after a moment."""
+        now = time.monotonic()
+        self._level = max(0.0, self._level - (now - self._since) * self.FREE) + 1
+        self._since = now
+        if self._level <= self.FREE or self._held >= self.MOST:
+            return
+        self._level = self.FREE
+        self._held += 1
+        try:
+            await asyncio.sleep(random.uniform(*self.HOLD_S))
+        finally:
+            self._held -= 1
 
 
 class Exchange:

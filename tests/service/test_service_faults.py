@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from starlette.testclient import TestClient
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
 from service import batcher, predict
-from service.limits import Guard
+from service.limits import Brake, Guard
 from service.settings import Settings
 from surgery.artifact.store import Store
 
@@ -430,3 +431,33 @@ def test_a_broken_promotion_leaves_the_last_good_version_and_a_repair_is_noticed
     assert post(client, RED).json()["version"] in (1, 2)
     third.graph().write_bytes(whole)
     until(lambda: post(client, RED).json()["version"] == 3)
+
+
+def test_many_refusals_are_held_back_and_few_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waits = [0.0], []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("service.limits.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("service.limits.asyncio", SimpleNamespace(sleep=sleep))
+    brake = Brake()
+
+    def refuse(count: int) -> int:
+        before = len(waits)
+        for _ in range(count):
+            asyncio.run(brake.hold())
+        return len(waits) - before
+
+    assert refuse(Brake.FREE) == 0
+    assert refuse(50) == 50
+    low, high = Brake.HOLD_S
+    assert all(low <= wait <= high for wait in waits)
+    assert len(set(waits)) > 40, "they would all come again together"
+    clock[0] += 0.5
+    assert refuse(Brake.FREE) == Brake.FREE - Brake.FREE // 2
+    clock[0] += 60
+    assert refuse(Brake.FREE) == 0
+    clock[0] += 60
+    brake._held = Brake.MOST
+    assert refuse(3 * Brake.FREE) == 0
