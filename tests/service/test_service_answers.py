@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,3 +210,23 @@ def test_a_promotion_is_answered_by_the_new_version(store: Store, serve: Callabl
         time.sleep(0.02)
     assert body["version"] == 2
     assert ask(client, RED, model="cars").status_code == 200
+
+
+def test_a_call_within_the_process_is_answered_as_a_request_is(
+    store: Store, serve: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    from service.app import build_service
+    from service.reply import Refusal
+    from service.settings import Settings
+
+    add_classifier(store)
+    (tmp_path / "red.png").write_bytes(RED)
+    wanted = serve().post("/predict", files={"image": RED}).json()
+    surgery = build_service(Settings(models=store.root, device="cpu", poll_s=0)).inner()
+    surgery.start()
+    found = asyncio.run(surgery.predict(image=tmp_path / "red.png", model="colours"))
+    changing = {"milliseconds": 0}
+    assert found | changing == wanted | changing
+    with pytest.raises(Refusal):
+        asyncio.run(surgery.predict(image=tmp_path / "red.png", model="boats"))
+    surgery.stop()
