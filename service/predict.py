@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from surgery.artifact.answer import Mask, encode_mask_png
 from surgery.artifact.errors import SurgeryError
+from surgery.artifact.graph import available_cores
 from surgery.artifact.image import Pixels, decode_image, decode_size, prepare_image
 from surgery.artifact.session import read_logits
 
@@ -24,7 +25,7 @@ from .metrics import Metrics
 from .reply import Picture, Refusal, describe_answer, describe_model
 from .request import Question, Upload, Wish
 from .runtime import Runtime
-from .served import Served, available_cores
+from .served import Served
 from .shadow import Said
 from .trials import Trials
 

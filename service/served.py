@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from surgery.artifact.disk import sha256 as sha256_of
 from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
-from surgery.artifact.graph import GraphCache
+from surgery.artifact.graph import GraphCache, available_cores
 from surgery.artifact.image import Pixels
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.selftest import check_selftest, read_selftest
@@ -115,17 +114,9 @@ def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
     return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, pace, narrow)
 
 
-def available_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _check_sha256(path: Path, wanted: str) -> None:
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})", RESTORE) from error
     if found != wanted:

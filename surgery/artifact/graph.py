@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.artifact.disk import sha256 as sha256_of
 from surgery.artifact.errors import StoreError
 
 _LEVEL_FATAL = 4
@@ -106,7 +107,7 @@ class GraphCache:
             options.add_session_config_entry(f"{prefix}_file_name", _WEIGHTS)
             options.add_session_config_entry(f"{prefix}_min_size_in_bytes", str(_LEAST_BYTES))
             onnxruntime.InferenceSession(str(path), options, providers=[_CPU])
-            digests = {file.name: _sha256(file) for file in sorted(room.iterdir())}
+            digests = {file.name: sha256_of(file) for file in sorted(room.iterdir())}
             (room / _DIGESTS).write_text(json.dumps(digests), "utf-8")
             if _bytes(room) > self.most_mib * 2**20:
                 raise OSError("larger than the cache")
@@ -178,6 +179,11 @@ def why_no_cuda() -> str:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return "the NVIDIA driver does not start"
     return "" if count.value else "the NVIDIA driver sees no device"
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def options_that_release() -> Any:
@@ -267,14 +273,9 @@ def _processor() -> tuple[str, ...]:
 def _is_whole(folder: Path) -> bool:
     try:
         digests = json.loads((folder / _DIGESTS).read_text("utf-8"))
-        return all(_sha256(folder / name) == digest for name, digest in digests.items())
+        return all(sha256_of(folder / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes(folder: Path) -> int:

@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from surgery.artifact.graph import available_cores
 from surgery.config import FinetuneConfig, save_recipe
 
 
@@ -20,7 +21,7 @@ def launch(config: FinetuneConfig, resume: bool, promote: bool, as_json: bool, p
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL

@@ -73,7 +73,7 @@ def candidate(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
         if stored.version == 1:
             return served
         loaded.append(Network(served.session))
-        return replace(served, session=loaded[-1])
+        return replace(served, session=loaded[-1], pace=Pace(), narrow=None)
 
     monkeypatch.setattr(shelf, "load_version", load_version)
     return loaded
