@@ -19,6 +19,7 @@ from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
 from service import limits, shadow, shelf
 from service.access import log
+from service.pace import Pace
 from surgery.artifact.errors import SurgeryError
 from surgery.artifact.manifest import InputSpec
 from surgery.artifact.store import Store
