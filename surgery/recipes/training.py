@@ -24,6 +24,7 @@ from surgery.train.options import Options
 from surgery.train.reporting import Reporter
 from surgery.train.run import unfinished_config
 from surgery.train.strategies import Phase, plan_phases
+from surgery.train.supervised import Supervised
 from surgery.train.team import Team
 
 
@@ -62,12 +63,11 @@ def build_loop(
         layer_decay=config.layer_decay,
         accumulate=config.accumulate,
         ema=config.ema,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
     )
     model.backbone.recompute = config.recompute
     loss = make_loss(material.targets.output, config.label_smoothing, config.loss, material.class_weights)
-    return Loop(model, phases, open_feed_from, loss, options, accelerator, folder, report)
+    rule = Supervised(config.mixup, config.cutmix, config.seed)
+    return Loop(model, phases, open_feed_from, loss, rule, options, accelerator, folder, report)
 
 
 def open_feed(

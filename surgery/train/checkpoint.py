@@ -27,7 +27,7 @@ class Progress:
         epoch: Epochs finished in the run (over all phases).
         phase_epoch: Epochs finished in the phase.
         step: Steps done in the unfinished epoch.
-        loss_sum: Sum of the losses of these steps.
+        sums: Sums over these steps of what the rule notes, by name; `loss` is one of them.
         best: Best score so far, and None before the first evaluation.
         best_loss: Validation loss where it was reached, which settles ties.
         best_epoch: Epoch of the run after which it was reached; 0 is before training.
@@ -41,7 +41,6 @@ class Progress:
     epoch: int = 0
     phase_epoch: int = 0
     step: int = 0
-    loss_sum: float = 0.0
     best: float | None = None
     best_loss: float = float("inf")
     best_epoch: int = 0
@@ -49,6 +48,17 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     updates: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: dict[str, float]) -> None:
+        """Count a step, and what is noted of it."""
+        self.step += 1
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the steps of the unfinished epoch; those of an epoch without steps are 0."""
+        return {key: total / max(1, self.step) for key, total in self.sums.items()}
 
 
 def save_checkpoint(
@@ -105,7 +115,7 @@ def load_checkpoint(
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
-        progress = Progress(**json.loads(file.metadata()["progress"]))
+        progress = _read_progress(json.loads(file.metadata()["progress"]))
         for key in file.keys():  # noqa: SIM118
             kind, _, rest = key.partition("/")
             if kind == "model":
@@ -131,6 +141,11 @@ def load_checkpoint(
             if kept and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.set_rng_state(file.get_tensor("rng/cuda"))
     return progress
+
+
+def _read_progress(values: dict[str, Any]) -> Progress:
+    loss_sum = values.pop("loss_sum", None)  # of runs that an older version began
+    return Progress(**values) if loss_sum is None else Progress(**values, sums={"loss": loss_sum})
 
 
 def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

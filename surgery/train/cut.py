@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from surgery.nets.assemble import Model
@@ -32,15 +34,27 @@ def encode_prefix(model: Model, images: Tensor, cut: int) -> dict[str, Tensor]:
 
 
 class Suffix(nn.Module):
-    """What is left of the model after its frozen stages: the part that a step runs and trains."""
+    """What is left of the model after its frozen stages: the part that a step runs and trains.
 
-    def __init__(self, model: Model, cut: int) -> None:
+    Args:
+        model: The model.
+        cut: First stage that learns.
+        tap: A stage from `cut` on, up to the deepest that the head uses, whose feature map is returned
+            beside the logits; None: the logits alone.
+    """
+
+    def __init__(self, model: Model, cut: int, tap: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.cut = cut
+        self.tap = tap
 
-    def forward(self, inputs: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
-        """Return logits, (n, c) or (n, c, h, w), from a batch's inputs (see `Batch`)."""
+    def forward(self, inputs: dict[str, Tensor], size: tuple[int, int]) -> Any:
+        """Answer a batch's inputs (see `Batch`).
+
+        Returns:
+            Logits, (n, c) or (n, c, h, w); with a `tap` also its feature map, (n, d, h', w').
+        """
         model, cut = self.model, self.cut
         if cut == 0:
             inputs = {"state": model.normalise(inputs["images"])}
@@ -49,5 +63,6 @@ class Suffix(nn.Module):
         if cut <= last:
             state = inputs["state"] if "state" in inputs else inputs[str(cut - 1)]
             _, more = model.backbone.run(state, cut, last + 1)
-            features |= {stage: more[stage - cut] for stage in model.head_stages if stage >= cut}
-        return model.decode([features[stage] for stage in model.head_stages], size)
+            features |= {stage: more[stage - cut] for stage in range(cut, last + 1)}
+        logits = model.decode([features[stage] for stage in model.head_stages], size)
+        return logits if self.tap is None else (logits, features[self.tap])

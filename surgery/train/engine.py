@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,15 +33,13 @@ from surgery.train.checkpoint import (
 from surgery.train.cut import Suffix
 from surgery.train.device import largest_fitting
 from surgery.train.feed import Batch, Feed, fill_cache
-from surgery.train.interrupt import stop_requested
 from surgery.train.losses import Loss
-from surgery.train.mixing import mix, mixed_loss
-from surgery.train.optimizers import make_optimizer
+from surgery.train.optimizers import COMPANION, make_optimizer
 from surgery.train.options import Options, Outcome
 from surgery.train.reporting import Reporter
+from surgery.train.rule import Losses, Rule, Update
 from surgery.train.strategies import Phase, learning_rate
 from surgery.train.team import Team
-from surgery.train.validation import validate
 
 
 @dataclass
@@ -54,6 +51,7 @@ class Loop:
         phases: What learns, when.
         open_feed: Returns the batches for training from a given stage on, at a scale of the input.
         loss: Of logits and targets.
+        rule: What a step learns by, and what an epoch is judged by.
         options: How the loop runs.
         accelerator: The device.
         folder: The run's folder.
@@ -64,6 +62,7 @@ class Loop:
     phases: tuple[Phase, ...]
     open_feed: Callable[[int, float], Feed]
     loss: Loss
+    rule: Rule
     options: Options
     accelerator: Accelerator
     folder: Path
@@ -79,6 +78,10 @@ class Loop:
         self.team = Team(self.accelerator)
         self.checkpoints = self.folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with accompanied(self.model, self.rule.companion):
+            return self._run_phases(resume)
+
+    def _run_phases(self, resume: bool) -> Outcome:
         self.learnt = learnt_keys(self.model, min(phase.first for phase in self.phases))
         self.model.to(self.accelerator.device).to(memory_format=torch.channels_last)
         newest = newest_checkpoint(self.checkpoints) if resume else None
@@ -118,7 +121,7 @@ class Loop:
         average = Average(self._weights(), options.ema) if options.ema else None
         if newest:
             load_checkpoint(newest, self.model, optimizer, average.tensors if average else None)
-        suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first), optimizer)
+        suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first, self.rule.tap), optimizer)
         state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, self.model.head, average)
         try:
             fill_cache(feed, self.report)
@@ -154,70 +157,66 @@ class Loop:
             stream = state.feed.epoch(progress.epoch, options.batch_size, progress.step)
             for batch in stream:
                 done = progress.phase_epoch * updates + progress.step // options.accumulate
-                share = learning_rate(done, updates * phase.epochs, options.warmup_share)
                 first = progress.step - progress.step % options.accumulate
                 group = min(options.accumulate, steps - first)
+                share = learning_rate(done, updates * phase.epochs, options.warmup_share)
+                for settings in state.optimizer.param_groups:
+                    settings["lr"] = settings["peak_lr"] * share
+                for norm in state.norms:  # one image with a map of one position has no variance to learn from
+                    norm.train(len(batch.items) > 1)
+                update = self._update(batch, state, progress, done / (updates * phase.epochs), first, group)
                 try:
-                    value, stop = self._step(batch, state, share, progress, group)
+                    values = self.rule.learn(batch, update)
                 except torch.OutOfMemoryError:
-                    value, stop = math.nan, False
-                if math.isnan(value):  # the error's own frames would keep the memory in use
+                    values = {}
+                if not values:  # the error's own frames would keep the memory in use
                     raise self._too_large(batch, state)
-                progress.loss_sum += value
-                progress.step += 1
-                loss = progress.loss_sum / progress.step
-                task.update(progress.step, steps, loss=loss, lr=phase.lr * share)
-                if progress.step < first + group:
+                progress.add(values)
+                task.update(progress.step, steps, **progress.means(), lr=phase.lr * share)
+                if not update.completes:
                     continue  # a checkpoint holds no gradients
-                self._update(progress, state)
+                if state.average:
+                    state.average.update(progress.updates)
+                progress.updates += 1
                 overdue = time.monotonic() - saved > options.checkpoint_minutes * 60
-                if self.team.share(overdue) or stop:
+                if self.team.share(overdue) or update.stopped:
                     self._save(progress, state)
                     saved = time.monotonic()
-                if stop:
+                if update.stopped:
                     raise KeyboardInterrupt
-        loss = progress.loss_sum / max(1, progress.step)
+        means = progress.means()
         progress.epoch, progress.phase_epoch = progress.epoch + 1, progress.phase_epoch + 1
-        progress.step, progress.loss_sum = 0, 0.0
-        self._validate(progress, state, loss)
+        progress.step, progress.sums = 0, {}
+        self._validate(progress, state, means)
         self._save(progress, state)
 
-    def _step(
-        self, batch: Batch, state: _PhaseState, share: float, progress: Progress, group: int = 1
-    ) -> tuple[float, bool]:
-        """Add the gradients of one batch, of `group` that make an update.
-
-        Returns:
-            Its loss over all processes, and whether one of them was asked to stop.
-        """
-        options = self.options
-        for settings in state.optimizer.param_groups:
-            settings["lr"] = settings["peak_lr"] * share
-        for norm in state.norms:  # one image with a map of one position has no variance to learn from
-            norm.train(len(batch.items) > 1)
-        if (options.mixup or options.cutmix) and len(batch.items) > 1:
-            seed = (options.seed, progress.epoch, progress.step, self.team.rank)
-            mixed, others, kept = mix(batch, options.mixup, options.cutmix, seed)
-            logits = state.suffix(mixed.inputs, mixed.size)
-            loss = mixed_loss(self.loss, logits, batch.targets, others, kept)
-        else:
-            loss = self.loss(state.suffix(batch.inputs, batch.size), batch.targets)
-        value, stop = self.team.mean(float(loss.detach()) * batch.weight, stop_requested())
-        if not math.isfinite(value):
-            files = ", ".join(item.image.name for item in batch.items[:8])
-            raise TrainingError(
-                f"epoch {progress.epoch + 1} step {progress.step}: the loss is {value}; "
-                f"images of the batch: {files}",
-                "Lower --lr, look at these images, or use --precision fp32. The best checkpoint is kept.",
-            )
-        self.accelerator.backward(loss * (batch.weight / group))
-        return value, stop
+    def _update(
+        self, batch: Batch, state: _PhaseState, progress: Progress, done: float, first: int, group: int
+    ) -> Update:
+        """Return what the rule may use for a batch, one of `group` from step `first` on."""
+        return Update(
+            suffix=state.suffix,
+            loss=self.loss,
+            optimizer=state.prepared,
+            learning=state.learning,
+            accelerator=self.accelerator,
+            team=self.team,
+            progress=progress,
+            done=done,
+            average=state.average,
+            clip_norm=self.options.clip_norm,
+            weight=batch.weight,
+            group=group,
+            completes=progress.step + 1 == first + group,
+            files=lambda: ", ".join(item.image.name for item in batch.items[:8]),
+        )
 
     def _too_large(self, batch: Batch, state: _PhaseState) -> TrainingError:
         """Return the error of a batch that does not fit, with one that does."""
         size = self.options.batch_size
-        alone = getattr(state.suffix, "module", state.suffix)  # without the other processes
-        fits = largest_fitting(alone, self.loss, batch)
+        alone = Suffix(self.model, state.phase.first)
+        with self.accelerator.autocast():
+            fits = largest_fitting(alone, self.loss, batch)
         hint = "Not even one image fits: take smaller images, --recompute, or --strategy frozen."
         if fits:
             together = -(-size * self.options.accumulate // fits)
@@ -227,42 +226,40 @@ class Loop:
             f"{len(batch.items)} images at once do not fit into the memory of {device}", hint
         )
 
-    def _update(self, progress: Progress, state: _PhaseState) -> None:
-        self.accelerator.clip_grad_norm_(state.learning, self.options.clip_norm)
-        state.prepared.step()
-        state.prepared.zero_grad()
-        if state.average:
-            state.average.update(progress.updates)
-        progress.updates += 1
-
-    def _validate(self, progress: Progress, state: _PhaseState, train_loss: float | None) -> None:
+    def _validate(self, progress: Progress, state: _PhaseState, means: Losses | None) -> None:
         with state.average.in_place() if state.average else nullcontext():
-            self._score(progress, state, train_loss)
+            self._judge(progress, state, means)
 
-    def _score(self, progress: Progress, state: _PhaseState, train_loss: float | None) -> None:
-        found = validate(state.suffix, state.feed, self.loss, self.options.batch_size)
-        scores, loss = self.team.share(found)  # devices may differ in the last bit, decisions may not
-        better = progress.best is None or (scores.main, -loss) > (progress.best, -progress.best_loss)
+    def _judge(self, progress: Progress, state: _PhaseState, means: Losses | None) -> None:
+        """Judge the model, and keep its weights if it is the best so far; `means` are those of the epoch."""
+        state.suffix.eval()
+        found = self.rule.judge(state.suffix, state.feed, self.loss, self.options.batch_size)
+        found = self.team.share(found)  # devices may differ in the last bit, decisions may not
+        better = progress.best is None or (found.main, -found.loss) > (progress.best, -progress.best_loss)
+        learnt = dict(means or {})
         row = {
             "epoch": progress.epoch,
             "phase": state.phase.name,
-            "train_loss": train_loss,
-            "val_loss": loss,
-            "val": scores.scores,
+            "train_loss": learnt.pop("loss", None),
+            "val_loss": found.loss,
+            "val": found.scores,
             "seconds": state.clock.total(progress),
+            **found.more,
+            **({"steps": learnt} if learnt else {}),
         }
         progress.history.append(row)
         if better:
-            progress.best, progress.best_loss = scores.main, loss
+            progress.best, progress.best_loss = found.main, found.loss
             progress.best_epoch, progress.since_best = progress.epoch, 0
             if self.team.leads:
                 best = best_checkpoint(self.checkpoints, progress.epoch)
                 write_tensors(best, self._weights(), {"epoch": str(progress.epoch)})
         else:
             progress.since_best += 1
-        self.report.epoch(row, better)
-        values = {f"val/{key}": value for key, value in scores.scores.items()}
-        values |= {"val/loss": loss} | ({"train/loss": train_loss} if train_loss is not None else {})
+        self.report.epoch(row, better, found.said)
+        values = {f"val/{key}": value for key, value in found.scores.items()}
+        values |= {"val/loss": found.loss} | {f"train/{key}": value for key, value in (means or {}).items()}
+        values |= {f"choice/{key}": value for key, value in found.said.items()}
         self.accelerator.log(values, step=progress.epoch)
 
     def _save(self, progress: Progress, state: _PhaseState) -> None:
@@ -315,6 +312,19 @@ class _Clock:
 
     def total(self, progress: Progress) -> float:
         return progress.seconds + time.monotonic() - self.since
+
+
+@contextmanager
+def accompanied(model: Model, companion: nn.Module | None) -> Iterator[None]:
+    """Let a model carry what learns beside it, so that checkpoints hold both; afterwards it is cut off."""
+    if companion is None:
+        yield
+        return
+    model.add_module(COMPANION, companion)
+    try:
+        yield
+    finally:
+        delattr(model, COMPANION)
 
 
 def learnt_keys(model: Model, first: int) -> list[str]:

@@ -11,6 +11,8 @@ from surgery.nets.assemble import Model
 from surgery.train.strategies import Phase
 
 MOMENTUM = 0.9
+COMPANION = "companion"
+"""Name under which a model carries what learns beside it, at the rate of the new layers."""
 
 
 def make_optimizer(
@@ -32,6 +34,8 @@ def make_optimizer(
     """
     stages = model.backbone.stages
     modules: list[tuple[nn.Module, float]] = [(model.head, phase.lr)]
+    if hasattr(model, COMPANION):
+        modules.append((getattr(model, COMPANION), phase.lr))
     modules += [
         (stage, phase.backbone_lr * layer_decay ** (len(stages) - 1 - k)) for k, stage in enumerate(stages)
     ]

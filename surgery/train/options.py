@@ -23,7 +23,6 @@ class Options:
         layer_decay: Rate of a stage as a share of the next one's.
         accumulate: Batches whose gradients are added up for one step.
         ema: Decay of the moving average of the weights, which is then what is scored and kept; 0 for none.
-        mixup, cutmix: Alphas of Mixup and CutMix (labels); 0 for none.
     """
 
     batch_size: int
@@ -38,8 +37,6 @@ class Options:
     layer_decay: float = 1.0
     accumulate: int = 1
     ema: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,10 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True) as bar:
             yield Task(name, self.console, bar)
 
-    def epoch(self, row: dict[str, Any], better: bool) -> None:
+    def epoch(self, row: dict[str, Any], better: bool, more: dict[str, float] | None = None) -> None:
         """Print what an epoch reached."""
-        scores = "  ".join(f"{key} {value:.4f}" for key, value in row["val"].items())
+        shown = row["val"] | (more or {})
+        scores = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
         loss = "" if row["train_loss"] is None else f"loss {row['train_loss']:.4f}  "
         title = f"epoch {row['epoch']}" if row["epoch"] else "before training"
         star = "  best" if better else ""

@@ -101,7 +101,7 @@ def arm(moment: str, count: int) -> None:
 MOMENTS = {
     "cache": ("surgery.train.cache", "save_file", "half"),
     "cached": ("surgery.train.cache", "save_file", "after"),
-    "step": ("surgery.train.engine", "Loop._step", "after"),
+    "step": ("surgery.train.supervised", "Supervised.learn", "after"),
     "epoch": ("surgery.train.engine", "save_checkpoint", "before"),
     "flush": ("surgery.train.checkpoint", "os.fsync", "before"),
     "export": ("surgery.deliver.package", "export_onnx", "after"),

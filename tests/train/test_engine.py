@@ -18,7 +18,7 @@ from surgery.data.targets import resolve_target
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.backbone import Backbone
 from surgery.nets.weights import LoadedWeights
-from surgery.train import checkpoint, cut, engine, feed
+from surgery.train import checkpoint, cut, feed, rule
 from surgery.train.checkpoint import load_tensors
 from surgery.train.device import check_trackers, make_accelerator
 from surgery.train.engine import Loop
@@ -28,6 +28,7 @@ from surgery.train.optimizers import make_optimizer
 from surgery.train.options import Options
 from surgery.train.reporting import Reporter
 from surgery.train.strategies import Phase
+from surgery.train.supervised import Supervised
 
 
 def make_loop(
@@ -71,10 +72,12 @@ def make_loop(
             sampler=sampler, scale=scale,
         )  # fmt: skip
 
+    mixing = {key: options.pop(key) for key in ("mixup", "cutmix") if key in options}
     settings = {"train_bn": False, "keep_checkpoints": "2", "checkpoint_minutes": 60.0} | options
     chosen = Options(batch_size, 1e-2, 0.1, 1.0, seed=3, **settings)
     loss = make_loss(targets.output, 0.0)
-    return Loop(model, phases, open_feed, loss, chosen, accelerator, folder, Reporter())
+    rule = Supervised(mixing.get("mixup", 0.0), mixing.get("cutmix", 0.0), 3)
+    return Loop(model, phases, open_feed, loss, rule, chosen, accelerator, folder, Reporter())
 
 
 def stages_of(loop: Loop) -> int:
@@ -204,15 +207,15 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     undisturbed = make_loop(stripes, tmp_path / "a", *firsts, **more)
     undisturbed.run(resume=False)
     steps = []
-    step = Loop._step
+    step = Supervised.learn
 
     def count(self, *given):
         steps.append(1)
         return step(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", count)
-        patch.setattr(engine, "stop_requested", lambda: len(steps) >= stop_after)
+        patch.setattr(Supervised, "learn", count)
+        patch.setattr(rule, "stop_requested", lambda: len(steps) >= stop_after)
         with pytest.raises(KeyboardInterrupt):
             make_loop(stripes, tmp_path / "b", *firsts, **more).run(resume=False)
     torch.rand(17)  # another process would have another random state

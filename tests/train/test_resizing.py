@@ -15,12 +15,13 @@ from surgery.config import FinetuneConfig
 from surgery.data.resizing import describe_size, shrink_input, training_size
 from surgery.recipes.finetune import check_growth
 from surgery.recipes.plan import describe_growth
-from surgery.train import cut, engine
+from surgery.train import cut, rule
 from surgery.train.checkpoint import load_tensors, newest_checkpoint
 from surgery.train.cut import Suffix
 from surgery.train.engine import Loop
 from surgery.train.feed import Feed
 from surgery.train.strategies import Phase, plan_phases, plan_scales
+from surgery.train.supervised import Supervised
 
 STAGES = ("stage1", "stage2", "stage3")
 GROWING = {"scales": (0.5, 0.75, 1.0), "epochs": 4}
@@ -39,8 +40,8 @@ GROWING = {"scales": (0.5, 0.75, 1.0), "epochs": 4}
     ],
 )
 def test_a_fixed_input_shrinks_to_multiples_of_32(full, scale, size):
-    for rule in ("crop", "resize"):
-        spec = InputSpec(rule, *full)
+    for size_rule in ("crop", "resize"):
+        spec = InputSpec(size_rule, *full)
         small = shrink_input(spec, scale)
         assert (small.width, small.height) == size
         assert training_size((900, 500), spec, scale) == size
@@ -167,24 +168,24 @@ def test_one_schedule_runs_over_all_sizes(boxes, tmp_path, monkeypatch):
     shares = {}
     for name, scales in (("growing", (0.5, 0.75, 1.0)), ("whole", (1.0,))):
         rates = shares[name] = []
-        step = Loop._step
+        step = Supervised.learn
 
-        def note(self, batch, state, share, *given, step=step, rates=rates):
-            rates.append(share)
-            return step(self, batch, state, share, *given)
+        def note(self, batch, update, step=step, rates=rates):
+            rates.append([group["lr"] for group in update.optimizer.param_groups])
+            return step(self, batch, update)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Loop, "_step", note)
+            patch.setattr(Supervised, "learn", note)
             make_loop(boxes, tmp_path / name, 0, epochs=4, scales=scales).run(resume=False)
     assert shares["growing"] == shares["whole"]
 
 
 def test_patience_counts_at_the_full_size_only(stripes, tmp_path, monkeypatch):
-    def never_better(self, progress, state, train_loss):
+    def never_better(self, progress, state, means):
         progress.history.append({"epoch": progress.epoch, "val": {}})
-        progress.since_best += train_loss is not None
+        progress.since_best += means is not None
 
-    monkeypatch.setattr(Loop, "_score", never_better)
+    monkeypatch.setattr(Loop, "_judge", never_better)
     monkeypatch.setattr(Loop, "_restore_best", lambda self, progress: None)
     loop = make_loop(stripes, tmp_path / "run", 0, epochs=9, scales=(0.5, 0.75, 1.0), patience=2, side=96)
     assert len(loop.run(resume=False).history) == 1 + 6 + 2
@@ -209,7 +210,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     undisturbed = make_loop(folder, tmp_path / "a", first, **options)
     undisturbed.run(resume=False)
     steps = []
-    step = Loop._step
+    step = Supervised.learn
 
     def count(self, *given):
         steps.append(1)
@@ -217,8 +218,8 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
 
     monkeypatch.setenv("SURGERY_CACHE", str(tmp_path / "other"))
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", count)
-        patch.setattr(engine, "stop_requested", lambda: len(steps) >= stop_after)
+        patch.setattr(Supervised, "learn", count)
+        patch.setattr(rule, "stop_requested", lambda: len(steps) >= stop_after)
         with pytest.raises(KeyboardInterrupt):
             make_loop(folder, tmp_path / "b", first, **options).run(resume=False)
     torch.rand(17)  # another process would have another random state
