@@ -127,7 +127,7 @@ def hub_sources(backbone: str) -> tuple[Source, ...]:
     """
     import timm
 
-    if not timm.is_model(backbone):
+    if backbone not in list_backbones(backbone):
         raise unknown_backbone(backbone)
     cfg = timm.get_pretrained_cfg(backbone)
     if cfg is None or not cfg.has_weights:
@@ -150,11 +150,19 @@ def hub_sources(backbone: str) -> tuple[Source, ...]:
     return ()
 
 
-def unknown_backbone(name: str) -> ConfigError:
-    """Return the error for a name that timm does not know, with the nearest ones."""
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Return the names of all backbones that fit a pattern of the shell: timm's, and those of this package."""
     import timm
 
-    near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
+
+    names: list[str] = timm.list_models(pattern)
+    return names
+
+
+def unknown_backbone(name: str) -> ConfigError:
+    """Return the error for a name that timm does not know, with the nearest ones."""
+    near = difflib.get_close_matches(name, list_backbones(), n=3)
     return ConfigError(
         f"there is no backbone '{name}'"
         + (f" (nearest: {', '.join(repr(n) for n in near)})" if near else ""),

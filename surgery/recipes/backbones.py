@@ -22,11 +22,10 @@ def list_backbones(filter: str = "", as_json: bool = False) -> None:
     Raises:
         ConfigError: No name contains FILTER.
     """
-    import timm
-
+    from surgery.nets.catalogue import list_backbones as find
     from surgery.nets.catalogue import sources, unknown_backbone
 
-    names = timm.list_models(f"*{filter}*")
+    names = find(f"*{filter}*")
     if not names:
         raise unknown_backbone(filter)
     rows: list[dict[str, Any]] = [
