@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from surgery.artifact.errors import ConfigError, WeightsError
-from surgery.nets.catalogue import list_backbones, unknown_backbone
+from surgery.nets.catalogue import is_backbone, unknown_backbone
 from surgery.nets.stages import (
     Stage,
     StageInfo,
@@ -133,7 +133,7 @@ def build_backbone(name: str, state: dict[str, Tensor] | None) -> Backbone:
         ConfigError: No such model, or one whose layers cannot be cut into a row of stages.
         WeightsError: Weights that do not fit, with the names.
     """
-    if name not in list_backbones(name):
+    if not is_backbone(name):
         raise unknown_backbone(name)
     if state is None:
         full = timm.create_model(name)

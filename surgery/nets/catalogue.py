@@ -127,7 +127,7 @@ def hub_sources(backbone: str) -> tuple[Source, ...]:
     """
     import timm
 
-    if backbone not in list_backbones(backbone):
+    if not is_backbone(backbone):
         raise unknown_backbone(backbone)
     cfg = timm.get_pretrained_cfg(backbone)
     if cfg is None or not cfg.has_weights:
@@ -151,13 +151,22 @@ def hub_sources(backbone: str) -> tuple[Source, ...]:
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Return the names of all backbones that fit a pattern of the shell: timm's, and those of this package."""
+    """Return the names that fit a pattern of the shell, timm's and those of this package."""
     import timm
 
     import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
 
     names: list[str] = timm.list_models(pattern)
     return names
+
+
+def is_backbone(name: str) -> bool:
+    """Tell whether there is a backbone of a name; timm's may have the tag of their weights behind a dot."""
+    import timm
+
+    import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
+
+    return bool(timm.is_model(name))
 
 
 def unknown_backbone(name: str) -> ConfigError:
