@@ -138,6 +138,81 @@ def finetune(
 
 
 @app.command
+def adapt(
+    model: Annotated[str | None, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")] = None,
+    *,
+    source: Annotated[str | None, option(DATA, "Labelled data; else what MODEL was trained on.")] = None,
+    target: Annotated[
+        list[str] | None,
+        Parameter(group=DATA, consume_multiple=True, negative=(), help="Folders of images without labels."),
+    ] = None,
+    labels: Annotated[
+        str | None, option(DATA, "Labelled data of the target: scored for the report, never used to choose.")
+    ] = None,
+    name: Annotated[str | None, Parameter(help="Name of the variant; by default MODEL's own.")] = None,
+    method: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--method",
+            consume_multiple=True,
+            negative=(),
+            help="dann, dann-alternating, cdan, coral, mmd, adabn, entropy, output, self-training; or some.",
+        ),
+    ] = None,
+    choose_by: Annotated[
+        str | None, Parameter(help="information, entropy, density, embedded or source: none needs labels.")
+    ] = None,
+    recipe: Annotated[Path | None, Parameter(help="Repeat a run; other options win over it.")] = None,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with an unfinished run.")] = False,
+    promote: Annotated[bool, Parameter(negative=(), help="Make the new version production.")] = False,
+    as_json: Json = False,
+    skip_bad: Annotated[bool | None, option(DATA, "Go without unreadable images.")] = None,
+    augment: Annotated[str | None, option(DATA, "As for finetune; auto is the method's own.")] = None,
+    views: Annotated[int | None, option(DATA, "Views kept per image; 0: new every epoch.")] = None,
+    freeze_through: Annotated[str | None, option(MODEL, "Last frozen stage, or none.")] = None,
+    at: Annotated[str | None, option(MODEL, "Stage whose features the domains are compared by.")] = None,
+    strength: Annotated[float | None, option(TRAINING, "How much the target counts in the end.")] = None,
+    confidence: Annotated[float | None, option(TRAINING, "How sure a pseudo-label is.")] = None,
+    epochs: Annotated[int | None, option(TRAINING, "Passes over the source.")] = None,
+    batch_size: Annotated[int | None, option(TRAINING, "Images of each domain per step.")] = None,
+    lr: Annotated[float | None, option(TRAINING, "Peak rate of head and domain classifier.")] = None,
+    backbone_lr_share: Annotated[float | None, option(TRAINING, "Rate of stages / lr.")] = None,
+    ema: Annotated[float | None, option(TRAINING, "Decay of the average that is the teacher.")] = None,
+    seed: Annotated[int | None, option(TRAINING, "Seed of everything random.")] = None,
+    device: Annotated[Device | None, option(MACHINE, "Where to train.")] = None,
+    precision: Annotated[str | None, option(MACHINE, "auto, fp32 or bf16.")] = None,
+    cache_gib: Annotated[float | None, option(MACHINE, "Bound of the activation cache; 0: off.")] = None,
+    workers: Annotated[int | None, option(MACHINE, "Threads that read images.")] = None,
+    trackers: Annotated[
+        list[str] | None,
+        Parameter(name="--tracker", group=MACHINE, negative=(), help="tensorboard, mlflow, wandb."),
+    ] = None,
+    keep_checkpoints: Annotated[str | None, option(MACHINE, "A number, or all.")] = None,
+    checkpoint_minutes: Annotated[float | None, option(MACHINE, "Longest time without one.")] = None,
+) -> None:
+    """Adapt MODEL to images that nobody has labelled, prove the variant and store it."""
+    given = {key: value for key, value in locals().items() if value is not None}
+    for key in ("recipe", "resume", "promote", "as_json"):
+        given.pop(key, None)
+    from surgery.config import AdaptConfig, build_config, load_recipe
+
+    for key, field in (("method", "methods"), ("at", "tap")):
+        if key in given:
+            given[field] = given.pop(key)
+    for key in ("methods", "trackers"):
+        if key in given:
+            given[key] = [part for text in given[key] for part in text.split(",") if part]
+    values = (load_recipe(recipe) if recipe else {}) | given
+    if "model" in values:
+        values.setdefault("name", values["model"].split("@")[0])
+    hint = "Adaptation needs MODEL and --target IMAGES, or a recipe of a run."
+    config = build_config(AdaptConfig, values, str(recipe) if recipe else "surgery adapt", hint)
+    from surgery.recipes.adapt import adapt as run
+
+    run(config, resume, promote, as_json)
+
+
+@app.command
 def evaluate(
     model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
     data: Annotated[str, Parameter(help="Folder of the data set, or a CSV file.")],

@@ -21,24 +21,16 @@ from surgery.config.choices import (
 )
 
 if TYPE_CHECKING:
+    from surgery.config.adapt import AdaptConfig
     from surgery.config.options import FinetuneConfig
 
 
 def find_problems(config: FinetuneConfig) -> list[str]:
     """Return all that is wrong with the values of a config, whatever the data is."""
-    found = [*_word_problems(config), *_augment_problems(config), *_classical_problems(config)]
-    for field, (low, high) in RANGES.items():
-        value = getattr(config, field)
-        if value is not None and not low <= value <= high:
-            found.append(f"{_flag(field)} {value} is outside {low}–{high}")
+    found = [*word_problems(config), *augment_problems(config), *_classical_problems(config)]
+    found += [*range_problems(config), *tracker_problems(config)]
     if config.image_size is not None and not all(1 <= side <= 16_384 for side in config.image_size):
         found.append(f"--image-size {config.image_size} is outside 1–16384 pixels a side")
-    keep = config.keep_checkpoints
-    if keep != "all" and not (keep.isdecimal() and int(keep) >= 1):
-        found.append(f"--keep-checkpoints {keep!r} is neither a number from 1 on nor `all`")
-    for tracker in config.trackers:
-        if tracker not in TRACKERS:
-            found.append(f"--tracker {tracker!r} is not one of {', '.join(TRACKERS)}")
     for part in config.loss.split("+") if config.loss is not None else ():
         if part not in MASK_LOSSES:
             found.append(f"--loss {config.loss!r}: {part!r} is not one of {', '.join(MASK_LOSSES)}")
@@ -49,10 +41,33 @@ def find_problems(config: FinetuneConfig) -> list[str]:
     return found
 
 
-def _word_problems(config: FinetuneConfig) -> list[str]:
+def range_problems(config: FinetuneConfig | AdaptConfig) -> list[str]:
+    """Return what is wrong with the numbers of a config."""
+    found = []
+    for field, (low, high) in RANGES.items():
+        value = getattr(config, field, None)
+        if value is not None and not low <= value <= high:
+            found.append(f"{_flag(field)} {value} is outside {low}–{high}")
+    return found
+
+
+def tracker_problems(config: FinetuneConfig | AdaptConfig) -> list[str]:
+    """Return what is wrong with what a config wants kept and logged."""
+    found = []
+    keep = config.keep_checkpoints
+    if keep != "all" and not (keep.isdecimal() and int(keep) >= 1):
+        found.append(f"--keep-checkpoints {keep!r} is neither a number from 1 on nor `all`")
+    for tracker in config.trackers:
+        if tracker not in TRACKERS:
+            found.append(f"--tracker {tracker!r} is not one of {', '.join(TRACKERS)}")
+    return found
+
+
+def word_problems(config: FinetuneConfig | AdaptConfig) -> list[str]:
+    """Return what is wrong with the words of a config."""
     found = []
     for field, allowed in CHOICES.items():
-        value = getattr(config, field)
+        value = getattr(config, field, None)
         if value is not None and value not in allowed:
             near = difflib.get_close_matches(str(value), allowed, 1)
             guess = f" (nearest: {near[0]})" if near else ""
@@ -80,7 +95,8 @@ def _classical_problems(config: FinetuneConfig) -> list[str]:
     return found
 
 
-def _augment_problems(config: FinetuneConfig) -> list[str]:
+def augment_problems(config: FinetuneConfig | AdaptConfig) -> list[str]:
+    """Return what is wrong with the augmentation of a config."""
     augment, allowed = config.augment, ("auto", *AUGMENTATIONS)
     if augment == CUSTOM:
         return [] if config.pipeline else ["--augment custom has no steps: name a file, or give `pipeline`"]

@@ -27,6 +27,12 @@ AUGMENTATIONS = ("none", "flip", "light", "medium", "heavy", "domain")
 CUSTOM = "custom"
 """`augment` of a run whose steps stand in `pipeline`."""
 PIPELINE_FILES = (".yaml", ".yml", ".json")
+METHODS = (
+    "dann", "dann-alternating", "cdan", "coral", "mmd", "adabn", "entropy", "output", "self-training",
+)  # fmt: skip
+"""How a model is adapted to another domain; `surgery.adapt.methods` has them."""
+CRITERIA = ("information", "entropy", "density", "embedded", "source")
+"""What an adapted model is chosen by, the default first; `surgery.adapt.criteria` has them."""
 CHOICES = {
     "task": TASKS,
     "format": FORMATS,
@@ -38,6 +44,7 @@ CHOICES = {
     "batch_rule": ("given", "auto"),
     "sampler": SAMPLERS,
     "class_weights": CLASS_WEIGHTS,
+    "choose_by": CRITERIA,
 }
 """By option the words that it may be."""
 RANGES: dict[str, tuple[float, float]] = {
@@ -60,6 +67,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "accumulate": (1, 65_536),
     "ema": (0.0, 0.999999),
     "patience": (1, 100_000),
+    "strength": (0.0, 1e6),
+    "confidence": (0.0, 1.0),
     "cache_gib": (0.0, 1e6),
     "workers": (1, 256),
     "checkpoint_minutes": (0.01, 1e5),

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from surgery.artifact.errors import ConfigError, UserError
+from surgery.config.adapt import AdaptConfig
 from surgery.config.options import FinetuneConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    C = TypeVar("C", bound=DataclassInstance)
 
 DEPENDENTS = {
     "data": ("task", "format", "image_size"),
@@ -61,7 +67,7 @@ def parse_size(text: str) -> tuple[int, int]:
     raise ConfigError(f"--image-size {text!r} is neither N nor WxH", "For example 224 or 480x360.")
 
 
-def to_dict(config: FinetuneConfig) -> dict[str, Any]:
+def to_dict(config: FinetuneConfig | AdaptConfig) -> dict[str, Any]:
     """Return the config as plain values, in the order of its fields."""
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -70,12 +76,29 @@ def to_dict(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], where: str = "recipe") -> FinetuneConfig:
-    """Return a config from plain values; all mistakes are reported at once.
+    """Return the config of a fine-tuning from plain values; all mistakes are reported at once.
 
     Raises:
         ConfigError: If a field is unknown, missing or of the wrong type.
     """
-    hints = get_type_hints(FinetuneConfig)
+    return build_config(
+        FinetuneConfig, values, where, "A run needs DATA and --name NAME, or a recipe of a run."
+    )
+
+
+def build_config(kind: type[C], values: dict[str, Any], where: str, hint: str) -> C:
+    """Return a config of any kind from plain values; all mistakes are reported at once.
+
+    Args:
+        kind: A dataclass whose fields without a default must be there.
+        values: By field.
+        where: Where they come from, for the message.
+        hint: What to do about a mistake.
+
+    Raises:
+        ConfigError: If a field is unknown, missing or of the wrong type.
+    """
+    hints = get_type_hints(kind)
     problems: list[str] = []
     clean: dict[str, Any] = {}
     for key, value in values.items():
@@ -87,12 +110,12 @@ def from_dict(values: dict[str, Any], where: str = "recipe") -> FinetuneConfig:
         clean[key] = tuple(value) if isinstance(value, list) else value
         if not _fits(clean[key], hints[key]):
             problems.append(f"{where}: {key} is {value!r}, which is not {_spell(hints[key])}")
-    for key in ("data", "name"):
-        if key not in values:
-            problems.append(f"{where}: {key!r} is missing")
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            problems.append(f"{where}: {field.name!r} is missing")
     if problems:
-        raise ConfigError("\n".join(problems), "A run needs DATA and --name NAME, or a recipe of a run.")
-    return FinetuneConfig(**clean)
+        raise ConfigError("\n".join(problems), hint)
+    return kind(**clean)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -138,12 +161,13 @@ def merge(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return kept | given
 
 
-def save_recipe(config: FinetuneConfig, path: Path) -> None:
-    """Write the config as YAML; `surgery finetune --recipe FILE` repeats the run."""
+def save_recipe(config: FinetuneConfig | AdaptConfig, path: Path) -> None:
+    """Write the config as YAML; its command with `--recipe FILE` repeats the run."""
     import yaml
 
+    command = "adapt" if isinstance(config, AdaptConfig) else "finetune"
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-    path.write_text("# surgery finetune --recipe THIS_FILE repeats the run\n" + text, "utf-8")
+    path.write_text(f"# surgery {command} --recipe THIS_FILE repeats the run\n" + text, "utf-8")
 
 
 def load_recipe(path: Path) -> dict[str, Any]:

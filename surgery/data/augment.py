@@ -60,6 +60,19 @@ def is_sized(pipeline: Pipeline) -> bool:
     return any(_open_sizes(name, args) for name, args in _walk(pipeline))
 
 
+def keep_in_place(pipeline: Pipeline) -> list[Step]:
+    """Return the steps that move no pixel: what they make of an image still fits its mask."""
+    kept: list[Step] = []
+    for name, args in map(open_step, pipeline):
+        if "transforms" in args:
+            inner = keep_in_place(args["transforms"])
+            if inner:
+                kept.append({name: args | {"transforms": inner}})
+        elif issubclass(getattr(load_albumentations(), name), load_albumentations().ImageOnlyTransform):
+            kept.append({name: args})
+    return kept
+
+
 def make_certain(pipeline: Pipeline) -> list[Step]:
     """Return the pipeline with all that may happen happening: wherever `p` is more than 0, it is 1.
 

@@ -71,12 +71,17 @@ def list_images(
     if here in above:  # a link to one of its own parents
         return
     for path in files_in(folder):
-        if path.suffix.lower() in IMAGE_SUFFIXES or _looks_like_image(path):
+        if is_image(path):
             yield path
         elif strays is not None:
             strays.append(Problem("not an image", path, "left out"))
     for sub in subfolders(folder):
         yield from list_images(sub, strays, (*above, here))
+
+
+def is_image(path: Path) -> bool:
+    """Tell by name or first bytes whether a file calls itself an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or _looks_like_image(path)
 
 
 def _looks_like_image(path: Path) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from surgery.artifact.manifest import InputSpec, Manifest
 from surgery.artifact.selftest import write_selftest
 from surgery.artifact.session import Session, open_session
 from surgery.artifact.store import Store, StoredVersion
-from surgery.config import FinetuneConfig, save_recipe
+from surgery.config import AdaptConfig, FinetuneConfig, save_recipe
 from surgery.data.splits import record_split
 from surgery.data.table import Item, Table
 from surgery.data.targets import TargetSpec
@@ -43,6 +43,19 @@ MAX_TEST_IMAGES = 2000
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """What a manifest tells of an adaptation."""
+
+    recipe: AdaptConfig
+    """The whole resolved config, which repeats the run."""
+    method: str
+    facts: dict[str, Any]
+    """Source, target, parent, and what was measured, as plain values."""
+    images: list[Path]
+    """Images of the target, on which parity is checked too."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a manifest tells of a run."""
 
@@ -57,6 +70,8 @@ class Facts:
     run: Path
     classifier: Classifier | None = None
     """What answers behind the model, whose logits are features then."""
+    adaptation: Adapted | None = None
+    """How a stored model was adapted to another domain, where that is what the run did."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +113,17 @@ def package(
     config = facts.config
     with store.stage(config.name) as staging:
         manifest = describe(facts, model)
+        adapted = facts.adaptation
         manifest, val = prove(
-            staging.path, model, manifest, facts.table, facts.targets, report, facts.classifier
-        )
+            staging.path, model, manifest, facts.table, facts.targets, report, facts.classifier,
+            adapted.images if adapted else [],
+        )  # fmt: skip
         if facts.outcome.before:
             scores = {"before": facts.outcome.before} | manifest.scores
             manifest = dataclasses.replace(manifest, scores=scores)
         metadata = {"backbone": config.backbone, "head": str(config.head)}
         write_tensors(staging.path / WEIGHTS_FILE, dict(model.state_dict()), metadata)
-        save_recipe(config, staging.path / "recipe.yaml")
+        save_recipe(adapted.recipe if adapted else config, staging.path / "recipe.yaml")
         write_json(staging.path / "history.json", {"epochs": facts.outcome.history})
         if facts.table.split_rule != "given":
             write_json(staging.path / SPLIT_FILE, record_split(facts.table.items))
@@ -182,8 +199,12 @@ def prove(
     targets: TargetSpec,
     report: Reporter,
     classifier: Classifier | None = None,
+    others: Sequence[Path] = (),
 ) -> tuple[Manifest, Scored]:
     """Export a model into a folder, check parity on val, score and calibrate the graph.
+
+    Args:
+        others: Images without labels on which parity is checked too, as many as of val.
 
     Returns:
         The manifest with all of it, and what the graph made of val.
@@ -196,9 +217,9 @@ def prove(
         (folder / CLASSIFIER_FILE).write_bytes(classifier.graph)
         join_classifier(graph, classifier)
     report.line("checking parity from image bytes to answer")
-    compare = functools.partial(
-        check_parity, model, graph=graph, images=[item.image for item in val], classifier=classifier
-    )
+    compared = [item.image for item in val]
+    compared += [others[i] for i in spread(len(others), len(val))]
+    compare = functools.partial(check_parity, model, graph=graph, images=compared, classifier=classifier)
     parity = compare(manifest)
     session = open_session(graph, "cpu")
     if val:
@@ -275,6 +296,10 @@ def describe(facts: Facts, model: Model) -> Manifest:
     }
     if facts.classifier is not None:
         strategy["classifier"] = facts.classifier.facts
+    provenance = {"weights": facts.source, "layers": facts.layers, "seed": config.seed}
+    if facts.adaptation is not None:
+        strategy["name"] = facts.adaptation.method
+        provenance["adaptation"] = facts.adaptation.facts
     counts = {split: len(table.of(split)) for split in ("train", "val", "test")}
     return Manifest(
         name=config.name,
@@ -294,7 +319,7 @@ def describe(facts: Facts, model: Model) -> Manifest:
             "test_flips": config.test_flips,
         },
         strategy=strategy,
-        provenance={"weights": facts.source, "layers": facts.layers, "seed": config.seed},
+        provenance=provenance,
         data={
             "path": config.data,
             "format": config.format,

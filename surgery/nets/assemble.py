@@ -232,13 +232,16 @@ def choose_stages(net: Backbone, head: str, task: str, names: tuple[str, ...] | 
     return tuple(sorted({index[name] for name in names}))
 
 
-def describe_layers(model: Model, first_trainable: int, kept: bool) -> dict[str, Any]:
+def describe_layers(
+    model: Model, first_trainable: int, kept: bool, head_kept: bool = False
+) -> dict[str, Any]:
     """Say what becomes of each part of the network: kept, frozen, retrained or new.
 
     Args:
         model: The model.
         first_trainable: First stage that is ever trained; the number of stages if none is.
         kept: The backbone starts from given weights, not at random.
+        head_kept: So does the head.
 
     Returns:
         `parts`: one {"name", "layers", "parameters", "fate"} per stage and for the head; `totals`: layers and
@@ -256,7 +259,7 @@ def describe_layers(model: Model, first_trainable: int, kept: bool) -> dict[str,
     ]
     head = {"name": "head", "layers": count_layers(model.head), "parameters": count_parameters(model.head)}
     if head["parameters"]:  # features without a layer are no part
-        parts.append({**head, "fate": "new"})
+        parts.append({**head, "fate": _trained("kept" if head_kept else "new")})
     totals: dict[str, dict[str, int]] = {}
     for part in parts:
         total = totals.setdefault(part["fate"], {"layers": 0, "parameters": 0})

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from surgery.artifact.errors import StoreError, WeightsError
 from surgery.artifact.manifest import Manifest
-from surgery.artifact.store import StoredVersion
+from surgery.artifact.store import Store, StoredVersion
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.weights import load_weights
 
@@ -34,9 +34,14 @@ def restore_model(stored: StoredVersion) -> Model:
 def initial_model(manifest: Manifest) -> Model:
     """Return the model a version's training began with, bit for bit.
 
+    An adapted version began as its parent, which must still be in the store.
+
     Raises:
+        ModelNotFoundError: If that parent is gone.
         WeightsError: If the weights it began with cannot be had, or are no longer the same.
     """
+    if "adaptation" in manifest.provenance:
+        return restore_model(Store().resolve(str(manifest.parent)))
     return _build(manifest, manifest.provenance["weights"].get("asked", "imagenet"))
 
 

@@ -8,11 +8,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from surgery.artifact.errors import ConfigError, SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
-from surgery.config import AUGMENTATIONS, CUSTOM, FinetuneConfig, check_task
+from surgery.config import AUGMENTATIONS, CUSTOM, AdaptConfig, FinetuneConfig, check_task
 from surgery.report import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from surgery.nets.assemble import Model
     from surgery.nets.weights import LoadedWeights
     from surgery.train.reporting import Reporter
+
+Config = TypeVar("Config", FinetuneConfig, AdaptConfig)
 
 DEFAULT_HEAD = {"classify": "avg", "segment": "deconv"}
 DEFAULT_AUGMENT = {"classify": "light", "segment": "flip"}
@@ -195,7 +197,7 @@ def prepare_model(
     return model, weights, config
 
 
-def read_augment(config: FinetuneConfig) -> FinetuneConfig:
+def read_augment(config: Config) -> Config:
     """Return the config with the steps of a pipeline of the user's in it, checked one by one.
 
     Raises:

@@ -2,3 +2,5 @@
 
 REPORT_FILE = "report.html"
 """Where the report lies inside a version."""
+ADAPTATION_FILE = "adaptation.json"
+"""What an adapted version keeps of both domains, for its report."""

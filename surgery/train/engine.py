@@ -60,7 +60,7 @@ class Loop:
 
     model: Model
     phases: tuple[Phase, ...]
-    open_feed: Callable[[int, float], Feed]
+    open_feed: Callable[[int, float], Any]
     loss: Loss
     rule: Rule
     options: Options
@@ -113,7 +113,7 @@ class Loop:
         feed = self.open_feed(phase.first, scale)
         options = self.options
         optimizer = make_optimizer(
-            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay
+            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay, options.momentum
         )
         torch.manual_seed(options.seed * 1000 + progress.phase)
         if progress.phase > 0 and not newest:

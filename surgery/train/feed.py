@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ from surgery.data.balance import draw_balanced
 from surgery.data.loaders import batches, iterate
 from surgery.data.resizing import describe_size, shrink_input, training_size
 from surgery.data.table import Item, Table
-from surgery.data.targets import TargetSpec
+from surgery.data.targets import IGNORE, TargetSpec
 from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, to_half, unpack
 from surgery.train.cut import encode_prefix, prefix_names
 from surgery.train.interrupt import raise_if_requested
-from surgery.train.reporting import Reporter
+from surgery.train.reporting import Reporter, Task
 
 FILL_PIXELS = 8 * 224 * 224
 """Pixels per forward pass while the cache is filled: enough to be busy, few enough for any memory."""
@@ -165,15 +165,23 @@ class Feed:
             for write in writing:
                 write.result()
 
-    def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+    @property
+    def parts(self) -> tuple[Feed, ...]:
+        """The feeds that it is made of, each with a cache of its own."""
+        return (self,)
+
+    def epoch(self, epoch: int, batch_size: int, start: int = 0, plain: bool = False) -> Iterator[Batch]:
         """Yield the training batches of an epoch, or this process's part of each, from step `start` on.
 
         Args:
             epoch: Number of the epoch in the run; decides order and views.
             batch_size: Images per batch; the last one may be smaller.
             start: Steps already done.
+            plain: Every image as the service would see it.
         """
-        examples = [Example(item, self._choose_view(item, epoch), self.scale) for item in self._train]
+        views = [0 if plain else self._choose_view(item, epoch) for item in self._train]
+        pairs = zip(self._train, views, strict=True)
+        examples = [Example(item, view, self.scale) for item, view in pairs]
         order = self.order(epoch, batch_size)[start:]
         parts = [batch[self.rank :: self.ranks] for batch in order]
         weights = [len(part) * self.ranks / len(batch) for part, batch in zip(parts, order, strict=True)]
@@ -258,8 +266,8 @@ class Feed:
             targets = torch.zeros(len(items), len(self.targets.output.classes))  # (n, c)
             for row, item in zip(targets, items, strict=True):
                 row[list(item.labels or ())] = 1
-        elif items[0].mask is None:
-            targets = torch.tensor([item.label for item in items])
+        elif items[0].mask is None:  # images without labels tell the loss to look away
+            targets = torch.tensor([IGNORE if item.label is None else item.label for item in items])
         else:
             targets = torch.stack([record["target"] for _, record in loaded])  # (n, h, w) uint8
         targets = targets.to(self.device, non_blocking=True)
@@ -377,18 +385,27 @@ class Feed:
         return total
 
 
-def fill_cache(feed: Feed, report: Reporter) -> None:
-    """Fill a feed's cache and show how far it is."""
-    if feed.plan is None:
-        return
-    report.line(feed.plan.describe())
-    with report.task("caching activations") as task:
+class Cached(Protocol):
+    """One feed, or several that are used together."""
 
-        def show(done: int, records: int) -> None:
-            task.update(done, records)
-            raise_if_requested()
+    @property
+    def parts(self) -> tuple[Feed, ...]:
+        """The feeds, each with a cache of its own."""
 
-        feed.fill(show)
+
+def fill_cache(feed: Cached, report: Reporter) -> None:
+    """Fill the caches of a feed and show how far it is."""
+    for part in feed.parts:
+        if part.plan is None:
+            continue
+        report.line(part.plan.describe())
+        with report.task("caching activations") as task:
+
+            def show(done: int, records: int, task: Task = task) -> None:
+                task.update(done, records)
+                raise_if_requested()
+
+            part.fill(show)
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:

@@ -10,13 +10,18 @@ from torch import nn
 from surgery.nets.assemble import Model
 from surgery.train.strategies import Phase
 
-MOMENTUM = 0.9
+BETA2 = 0.999
 COMPANION = "companion"
 """Name under which a model carries what learns beside it, at the rate of the new layers."""
 
 
 def make_optimizer(
-    model: Model, phase: Phase, weight_decay: float, name: str = "adamw", layer_decay: float = 1.0
+    model: Model,
+    phase: Phase,
+    weight_decay: float,
+    name: str = "adamw",
+    layer_decay: float = 1.0,
+    momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
     """Return an optimizer over what a phase trains; biases, norms and scalars are not decayed.
 
@@ -27,6 +32,7 @@ def make_optimizer(
         name: One of `config.OPTIMIZERS`.
         layer_decay: The backbone's last stage learns at the phase's rate, each one before it at this share
             of the next one's.
+        momentum: Share of the mean gradient that stays at each step.
 
     References:
         Loshchilov & Hutter 2019, arXiv:1711.05101 (AdamW); Howard & Ruder 2018, arXiv:1801.06146, section
@@ -47,6 +53,7 @@ def make_optimizer(
                 groups.setdefault((lr, decay), []).append(parameter)
     return _build(
         name,
+        momentum,
         [
             {"params": params, "peak_lr": lr, "lr": lr, "weight_decay": decay}
             for (lr, decay), params in groups.items()
@@ -54,14 +61,14 @@ def make_optimizer(
     )
 
 
-def _build(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def _build(name: str, momentum: float, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if name == "adamw":
-        return torch.optim.AdamW(groups)
+        return torch.optim.AdamW(groups, betas=(momentum, BETA2))
     if name == "nadamw":
-        return torch.optim.NAdam(groups, decoupled_weight_decay=True)
+        return torch.optim.NAdam(groups, betas=(momentum, BETA2), decoupled_weight_decay=True)
     if name == "sgd":
-        return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True)
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=True)
     from timm.optim import create_optimizer_v2
 
-    made: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, momentum=MOMENTUM)
+    made: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, momentum=momentum)
     return made

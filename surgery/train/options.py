@@ -20,6 +20,7 @@ class Options:
         keep_checkpoints: A number or `all`.
         checkpoint_minutes: Longest time without a checkpoint.
         optimizer: One of `config.OPTIMIZERS`.
+        momentum: Share of the mean gradient that stays at each step (β₁ of the Adam family).
         layer_decay: Rate of a stage as a share of the next one's.
         accumulate: Batches whose gradients are added up for one step.
         ema: Decay of the moving average of the weights, which is then what is scored and kept; 0 for none.
@@ -34,6 +35,7 @@ class Options:
     keep_checkpoints: str
     checkpoint_minutes: float
     optimizer: str = "adamw"
+    momentum: float = 0.9
     layer_decay: float = 1.0
     accumulate: int = 1
     ema: float = 0.0

@@ -1,0 +1,1 @@
+"""Domain adaptation: a model for images that nobody has labelled."""
