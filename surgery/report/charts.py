@@ -128,6 +128,31 @@ def rate_chart(rates: Sequence[float], losses: Sequence[float], chosen: float) -
     return _svg("Loss by learning rate", parts)
 
 
+def scatter_chart(title: str, groups: Sequence[tuple[str, list[tuple[float, float]]]]) -> Markup:
+    """Return groups of points in a plane whose axes have no unit; the n-th group has the n-th colour.
+
+    Args:
+        title: What the plane shows.
+        groups: Name and points (x, y) of each.
+    """
+    everything = [point for _, points in groups for point in points]
+    columns, rows = [px for px, _ in everything], [py for _, py in everything]
+    x = Scale(*_widened(min(columns), max(columns)), 8, RIGHT)
+    y = Scale(*_widened(min(rows), max(rows)), HEIGHT - 8, TOP)
+    parts = [
+        Markup('<circle class="point c{}" cx="{}" cy="{}" r="2.2"/>').format(k, x(px), y(py))
+        # One after the other in turn, so that no group lies on top of all others.
+        for place in range(max(len(points) for _, points in groups))
+        for k, (_, points) in enumerate(groups)
+        for px, py in points[place : place + 1]
+    ]
+    return _svg(title, parts)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
 def powers_of_ten(low: float, high: float) -> list[float]:
     """Return the powers of ten from `low` up to `high`."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)

@@ -12,6 +12,7 @@ from surgery.artifact.manifest import Manifest
 from surgery.config import load_recipe
 from surgery.deliver.package import Unsealed
 from surgery.report import REPORT_FILE, sections
+from surgery.report.adaptation import show_adaptation
 from surgery.report.command import command_line
 from surgery.report.counts import count_classes
 from surgery.report.intervals import COVERED, RESAMPLES, bootstrap
@@ -50,6 +51,7 @@ def write_report(version: Unsealed, report: Reporter) -> None:
         scores=sections.score_rows(version.manifest, version.val.scores, intervals),
         resampling={"times": RESAMPLES, "covered": COVERED},
         learning=show_learning(version),
+        adaptation=show_adaptation(version),
         classifiers=sections.classifiers(version.manifest),
         classes=sections.class_table(version.val.scores),
         confusion=sections.confusion_table(version.manifest, version.val.scores),

@@ -62,7 +62,7 @@ def learn(game: Game, pair: Pair) -> Losses:
         _judge(game, source), _judge(game, target), weights=(_sureness(source), _sureness(target))
     )
     loss = game.descend(task + domain.loss)
-    return {"loss": loss, "task": float(task), "domain": float(domain.loss), "accuracy": domain.accuracy}
+    return {"loss": loss, "task": task.item(), "domain": domain.loss.item(), "accuracy": domain.accuracy}
 
 
 def _judge(game: Game, seen: Seen) -> Tensor:

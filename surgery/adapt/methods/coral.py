@@ -19,7 +19,7 @@ def learn(game: Game, pair: Pair) -> Losses:
     source, target = game.see(pair), game.see(pair.target)
     task, apart = game.task_loss(source, pair), coral(source.rows, target.rows)
     loss = game.descend(task + game.trade * apart)
-    return {"loss": loss, "task": float(task), "domain": float(apart)}
+    return {"loss": loss, "task": task.item(), "domain": apart.item()}
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:

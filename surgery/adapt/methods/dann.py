@@ -23,4 +23,4 @@ def learn(game: Game, pair: Pair) -> Losses:
         game.critic(reverse_gradient(target.rows, game.trade)),
     )
     loss = game.descend(task + domain.loss)
-    return {"loss": loss, "task": float(task), "domain": float(domain.loss), "accuracy": domain.accuracy}
+    return {"loss": loss, "task": task.item(), "domain": domain.loss.item(), "accuracy": domain.accuracy}

@@ -31,4 +31,4 @@ def learn(game: Game, pair: Pair) -> Losses:
         confusion = tell_apart(game.critic(source.rows), game.critic(target.rows), swapped=True)
         loss = game.descend(task + game.trade * confusion.loss)
 
-    return {"loss": loss, "task": float(task), "domain": float(domain.loss), "accuracy": domain.accuracy}
+    return {"loss": loss, "task": task.item(), "domain": domain.loss.item(), "accuracy": domain.accuracy}

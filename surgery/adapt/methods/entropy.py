@@ -23,4 +23,4 @@ def learn(game: Game, pair: Pair) -> Losses:
     shares = probabilities(target.logits, game.output)
     unsure = entropy(shares).mean() / math.log(shares.shape[1])  # 1 for no idea at all
     loss = game.descend(task + game.trade * unsure)
-    return {"loss": loss, "task": float(task), "domain": float(unsure)}
+    return {"loss": loss, "task": task.item(), "domain": unsure.item()}

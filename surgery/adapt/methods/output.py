@@ -35,4 +35,4 @@ def learn(game: Game, pair: Pair) -> Losses:
     masks = [probabilities(seen.logits, game.output) for seen in (source, target)]
     domain = tell_apart(*(game.critic(reverse_gradient(mask, game.trade)) for mask in masks))
     loss = game.descend(task + domain.loss)
-    return {"loss": loss, "task": float(task), "domain": float(domain.loss), "accuracy": domain.accuracy}
+    return {"loss": loss, "task": task.item(), "domain": domain.loss.item(), "accuracy": domain.accuracy}

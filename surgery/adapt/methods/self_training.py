@@ -27,5 +27,5 @@ def learn(game: Game, pair: Pair) -> Losses:
     answers = probabilities(target.logits, game.output).clamp(min=1e-7).log()
     consistency = (F.nll_loss(answers, labels, reduction="none") * counts).mean()
     loss = game.descend(task + game.trade * consistency)
-    used = float(counts.mean())
-    return {"loss": loss, "task": float(task), "domain": float(consistency), "used": used}
+    used = counts.mean().item()
+    return {"loss": loss, "task": task.item(), "domain": consistency.item(), "used": used}
