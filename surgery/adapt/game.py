@@ -63,15 +63,15 @@ class Game:
     def ask_teacher(self, batch: Batch) -> Tensor:
         """Return the logits that the moving average of the weights gives for a batch; no gradient."""
         assert self.update.average is not None
-        suffix = self.update.suffix
+        suffix, model = self.update.suffix, self._model
         held = {f"model.{key}": tensor for key, tensor in self.update.average.tensors.items()}
-        learning = suffix.training
-        suffix.eval()
+        learning = model.training
+        model.eval()
         try:
             with torch.no_grad():
                 logits, _ = functional_call(suffix, held, (batch.inputs, batch.size), strict=False)
         finally:
-            suffix.train(learning)
+            model.train(learning)
         return cast(Tensor, logits)
 
     def task_loss(self, seen: Seen, pair: Pair) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
 from surgery.adapt.game import Game
 from surgery.adapt.pairs import Pair
 from surgery.adapt.seen import probabilities
@@ -25,7 +23,8 @@ def learn(game: Game, pair: Pair) -> Losses:
     source, target = game.see(pair), game.see(pair.target)
     task = game.task_loss(source, pair)
     answers = probabilities(target.logits, game.output).clamp(min=1e-7).log()
-    consistency = (F.nll_loss(answers, labels, reduction="none") * counts).mean()
+    agreed = answers.gather(1, labels[:, None])[:, 0]  # (n, k, …) -> (n, …)
+    consistency = -(agreed * counts).mean()
     loss = game.descend(task + game.trade * consistency)
     used = counts.mean().item()
     return {"loss": loss, "task": task.item(), "domain": consistency.item(), "used": used}
