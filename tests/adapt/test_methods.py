@@ -178,7 +178,7 @@ def test_after_an_alternating_step_exactly_the_right_weights_have_moved(task, tm
     watch = Watch(loop, monkeypatch)
     loop.run(resume=False)
     assert watch.steps
-    for inside, after, memory in watch.steps:
+    for inside, after, _ in watch.steps:
         first, second = inside
         assert first == {"features", "companion"}  # the head sees nothing of the domains
         assert second == {"features", "head", "companion"}
