@@ -32,6 +32,8 @@ PLACE = OUT / "adapt"
 UNLABELLED = 40
 """Frames of the target without labels in CamVid: the first of the drive at dusk by name."""
 DUSK = "0001TP"
+NOTHING = "none"
+"""A run that learns from the source as long as the methods do, and nothing from the target."""
 CARS = (
     *("--task", "segment", "--classes", "car", "--ignore", "unlabelled"),
     *("--backbone", "vgg16", "--head", "deconv", "--strategy", "partial", "--freeze-through", "stage4"),
@@ -100,10 +102,11 @@ def train(domain: Domain, row: str, data: Path, name: str, seed: int) -> dict[st
 def adapt(domain: Domain, source: str, method: str, seed: int, extra: Sequence[str]) -> dict[str, Any]:
     """Adapt the source's model by one method, by its defaults."""
     word, *recipe = method.split("+")
-    more = ["--recipe", str(ROOT / "recipes" / f"{recipe[0]}.yaml")] if recipe else []
+    more: list[object] = ["--recipe", ROOT / "recipes" / f"{recipe[0]}.yaml"] if recipe else []
+    how = ["dann", "--strength", "0"] if word == NOTHING else [word]
     done = ask(
         "adapt", source, "--source", domain.source, "--target", domain.target, "--labels", domain.labelled,
-        "--name", f"{source}-{word}", "--method", word, "--seed", seed, *more, *extra,
+        "--name", f"{source}-{word}", "--method", *how, "--seed", seed, *more, *extra,
     )  # fmt: skip
     page = json.loads((Path(done["path"]) / "history.json").read_text("utf-8"))["epochs"]
     epochs = [{"criteria": each["criteria"], "target": main_score(each["target"])} for each in page]
@@ -194,7 +197,7 @@ def digits(options: argparse.Namespace) -> Domain:
     data = data_folder(options.data, "digits")
     small = ("--backbone", "dann_digits", "--weights", "random", "--strategy", "random", "--image-size", "28")
     large = ("--backbone", options.backbone, "--strategy", "full", "--image-size", "32", "--epochs", "5")
-    names = [name for name in METHODS if name not in ("output", "adabn")]
+    names = [NOTHING, *(name for name in METHODS if name not in ("output", "adabn"))]
     if options.backbone != "dann_digits":
         names.append("adabn")
     return Domain(
@@ -218,7 +221,7 @@ def camvid(options: argparse.Namespace) -> Domain:
     link(out / "labelled" / "train", dusk[:UNLABELLED])
     link(out / "labelled" / "val", dusk[UNLABELLED:])
     (out / "labelled" / "classes.txt").write_text((data / "classes.txt").read_text("utf-8"), "utf-8")
-    train = (*CARS, "--image-size", "240x180", "--epochs", "8")
+    train = (*CARS, "--image-size", "240x180", "--epochs", "6")
     return masks(train, out / "day", out / "both", out / "dusk", out / "labelled")
 
 
@@ -238,7 +241,7 @@ def cars(options: argparse.Namespace) -> Domain:
 
 def masks(train: tuple[str, ...], source: Path, both: Path, target: Path, labelled: Path) -> Domain:
     """Return two domains of masks: every method that does not need batch norm."""
-    methods = tuple(name for name in METHODS if name != "adabn")
+    methods = (NOTHING, *(name for name in METHODS if name != "adabn"))
     return Domain(train, source, both, target, labelled, "val", methods)
 
 

@@ -134,7 +134,7 @@ def test_of_several_methods_the_one_that_looks_best_without_labels_is_stored(
     page = json.loads((stored.path / "adaptation.json").read_text("utf-8"))
     assert set(page["history"]) == {"dann", "adabn", "coral"}
     report = (stored.path / "report.html").read_text("utf-8")
-    for words in ("Adaptation", "nothing was chosen by them", "Proxy A-distance"):
+    for words in ("Adaptation", "nothing was chosen by them", "proxy A-distance"):
         assert words in report
 
     again = surgery("adapt", "--recipe", stored.path / "recipe.yaml", "--method", best, "--json").answer
