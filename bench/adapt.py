@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="dann_digits")
     parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--methods", help="of them all, by name; source and both always run")
-    parser.add_argument("extra", nargs="*", help="more options of adapt, after --")
-    options = parser.parse_args()
+    words = [*sys.argv[1:], "--"]
+    options = parser.parse_args(words[: words.index("--")])
+    extra = words[words.index("--") + 1 : -1]
     domain = DOMAINS[options.which](options)
     seeds = options.seeds or {"digits": 5}.get(options.which, 3)
     methods = options.methods.split(",") if options.methods else domain.methods
@@ -84,9 +86,9 @@ def main() -> None:
         runs.append(train(domain, "source only", domain.source, source, seed))
         runs.append(train(domain, "trained on target too", domain.both, f"both{source[6:]}", seed))
         for method in methods:
-            runs.append(adapt(domain, source, method, seed, options.extra))
+            runs.append(adapt(domain, source, method, seed, extra))
             rows, choices = summarise(runs), choose(runs)
-            publish(file, title, rows, choices=choices, runs=runs, extra=options.extra)
+            publish(file, title, rows, choices=choices, runs=runs, extra=extra)
     publish(
         f"{file}-choices", f"{options.which}: what each criterion chooses among all methods", choose(runs)
     )
