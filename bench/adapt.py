@@ -111,7 +111,7 @@ def adapt(domain: Domain, source: str, method: str, seed: int, extra: Sequence[s
         "--name", f"{source}-{word}", "--method", *how, "--seed", seed, *more, *extra,
     )  # fmt: skip
     page = json.loads((Path(done["path"]) / "history.json").read_text("utf-8"))["epochs"]
-    epochs = [{"criteria": each["criteria"], "target": main_score(each["target"])} for each in page]
+    epochs = [{"criteria": each["criteria"], "target": main_score(each["target"])} for each in page[1:]]
     facts = done["adaptation"]
     return {
         "run": method,

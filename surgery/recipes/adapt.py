@@ -108,6 +108,11 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     chosen = max(tried, key=lambda each: each.best["criteria"][config.choose_by])
     if len(tried) > 1:
         report.line(f"chosen by {config.choose_by}: {chosen.plan.name}, epoch {chosen.outcome.best_epoch}")
+    if chosen.gain(config.choose_by) < 0:
+        report.line(
+            f"by {config.choose_by} the variant does not look better on the target than {config.model} does: "
+            "compare their answers before you rely on it"
+        )
     domains.model.load_state_dict(begun)
     restore_weights(domains.model, chosen.weights)
     after = see(chosen.plan)

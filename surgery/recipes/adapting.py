@@ -230,6 +230,10 @@ class Tried:
         """The row of its best epoch."""
         return next(row for row in self.outcome.history if row["epoch"] == self.outcome.best_epoch)
 
+    def gain(self, criterion: str) -> float:
+        """Return by how much a criterion is higher than of the parent."""
+        return float(self.best["criteria"][criterion] - self.outcome.history[0]["criteria"][criterion])
+
 
 def plan(config: AdaptConfig, domains: Domains, name: str) -> Plan:
     """Return how a method is to run.
@@ -285,7 +289,8 @@ def build_adaptation(
     rule = Adaptation(
         method, output, chosen.tap, companion, chosen.strength, config.confidence, config.choose_by
     )
-    rate = config.lr * (config.backbone_lr_share or 0.0)
+    share = config.backbone_lr_share
+    rate = config.lr * (1.0 if share is None else share)
     phase = Phase(chosen.name, chosen.first, chosen.epochs, config.lr, rate, None)
     options = Options(
         batch_size=config.batch_size or 1,
@@ -298,6 +303,7 @@ def build_adaptation(
         checkpoint_minutes=config.checkpoint_minutes,
         momentum=method.momentum,
         ema=config.ema if method.teaches else 0.0,
+        start_counts=False,  # of an adapted model; whether it is better than its parent is told
     )
 
     def open_feed(first: int, scale: float) -> PairedFeed:

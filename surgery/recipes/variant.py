@@ -88,6 +88,7 @@ def tell(
         "seed": config.seed,
         "chosen_by": config.choose_by,
         "epoch": chosen.outcome.best_epoch,
+        "gain": chosen.gain(config.choose_by),
         "distance": {"before": before.distance, "after": after.distance},
         "methods": {each.plan.name: _tell_method(each) for each in tried},
     }

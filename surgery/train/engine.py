@@ -235,7 +235,8 @@ class Loop:
         state.suffix.eval()
         found = self.rule.judge(state.suffix, state.feed, self.loss, self.options.batch_size)
         found = self.team.share(found)  # devices may differ in the last bit, decisions may not
-        better = progress.best is None or (found.main, -found.loss) > (progress.best, -progress.best_loss)
+        first = progress.best is None or (progress.best_epoch == 0 and not self.options.start_counts)
+        better = first or (found.main, -found.loss) > (progress.best or 0.0, -progress.best_loss)
         learnt = dict(means or {})
         row = {
             "epoch": progress.epoch,

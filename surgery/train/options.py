@@ -24,6 +24,7 @@ class Options:
         layer_decay: Rate of a stage as a share of the next one's.
         accumulate: Batches whose gradients are added up for one step.
         ema: Decay of the moving average of the weights, which is then what is scored and kept; 0 for none.
+        start_counts: Whether the weights before training are kept where no epoch is better.
     """
 
     batch_size: int
@@ -39,6 +40,7 @@ class Options:
     layer_decay: float = 1.0
     accumulate: int = 1
     ema: float = 0.0
+    start_counts: bool = True
 
 
 @dataclass(frozen=True)

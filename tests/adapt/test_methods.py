@@ -236,6 +236,7 @@ def test_every_method_runs_and_leaves_no_companion(task, tmp_path):
             assert set(row["criteria"]) == {"information", "entropy", "density", "embedded", "source"}
             assert all(math.isfinite(value) for value in row["criteria"].values())
         assert outcome.history[1]["steps"]["trade"] > 0
+        assert outcome.best_epoch > 0  # the parent is no variant of itself
 
 
 def test_adabn_measures_the_target_and_moves_nothing_else(tmp_path):

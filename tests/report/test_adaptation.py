@@ -36,7 +36,7 @@ def make_pages(labelled: bool) -> dict[str, Any]:
         history.append(row)
     facts: dict[str, Any] = {
         "method": "dann", "parent": "tiny@1", "source": {"path": "day"}, "stage": "stage5",
-        "target": {"path": ["dusk"], "images": 40}, "chosen_by": "information", "epoch": 2,
+        "target": {"path": ["dusk"], "images": 40}, "chosen_by": "information", "epoch": 2, "gain": 0.1 if labelled else -0.1,
         "distance": {"before": 1.9, "after": 0.4},
         "methods": {
             "coral": {"epoch": 1, "criteria": dict.fromkeys(CRITERIA, 0.2)},
@@ -99,3 +99,4 @@ def test_the_page_says_that_labels_chose_nothing_or_that_there_are_none(tmp_path
     assert ("nothing was chosen by them" in section) is labelled
     assert ("nobody has labelled it" in section) is not labelled
     assert ("not used" in section) is labelled
+    assert ("does not look better" in section) is not labelled
