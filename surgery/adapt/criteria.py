@@ -6,6 +6,7 @@ The higher, the better, of each of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -19,26 +20,41 @@ TEMPERATURE = 0.05
 MOST_NEIGHBOURS = 2000
 FOLDS = 5
 
-Criterion = Callable[[Observed, Observed], float]
-"""Of what was observed on the source's val and on the target."""
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at: no label of the target.
+
+    Attributes:
+        source: What was observed on the source's val.
+        target: What was observed on the target.
+        prior: How often each class is the truth in the source's training images, (k,), adding up to 1.
+    """
+
+    source: Observed
+    target: Observed
+    prior: Floats
 
 
-def source_score(source: Observed, target: Observed) -> float:
+Criterion = Callable[[Evidence], float]
+
+
+def source_score(seen: Evidence) -> float:
     """Return the main score on the source's val, 0–1: a model that is no good there is none here."""
-    assert source.scores is not None
-    return source.scores.main
+    assert seen.source.scores is not None
+    return seen.source.scores.main
 
 
-def sureness(source: Observed, target: Observed) -> float:
+def sureness(seen: Evidence) -> float:
     """Return minus the mean entropy of the answers on the target, as a share of the largest, −1–0.
 
     References:
         Morerio et al. 2018, arXiv:1711.10288, section 4 (entropy as a validation criterion).
     """
-    return -target.unsure / float(np.log(len(target.frequencies)))
+    return -seen.target.unsure / float(np.log(len(seen.target.frequencies)))
 
 
-def information(source: Observed, target: Observed) -> float:
+def information(seen: Evidence) -> float:
     """Return how much an answer on the target says: sure answers, as frequent as the source's labels.
 
     Minus the mean entropy, minus the divergence of the answers' frequencies from those of the source's
@@ -49,18 +65,19 @@ def information(source: Observed, target: Observed) -> float:
         Krause et al. 2010 (regularised information maximisation, with a class prior); Musgrave et al. 2022,
         arXiv:2208.07360 (as a validation criterion).
     """
-    wanted = np.clip(source.truths, 1e-6, None)
-    answered = np.clip(target.frequencies, 1e-12, None)
-    return -target.unsure - float(np.sum(answered * np.log(answered / wanted)))
+    wanted = np.clip(seen.prior, 1e-6, None)
+    answered = np.clip(seen.target.frequencies, 1e-12, None)
+    return -seen.target.unsure - float(np.sum(answered * np.log(answered / wanted)))
 
 
-def density(source: Observed, target: Observed) -> float:
+def density(seen: Evidence) -> float:
     """Return the soft neighbourhood density of the answers on the target, nats: do neighbours agree?
 
     References:
         Saito et al. 2021, arXiv:2108.10860, eq. 1–3.
     """
-    shares = target.shares[:: -(-len(target.shares) // MOST_NEIGHBOURS)]
+    shares = seen.target.shares
+    shares = shares[:: -(-len(shares) // MOST_NEIGHBOURS)]
     if len(shares) < 2:
         return 0.0
     unit = shares / np.linalg.norm(shares, axis=1, keepdims=True)
@@ -71,15 +88,15 @@ def density(source: Observed, target: Observed) -> float:
     return float(-np.sum(weights * np.log(np.clip(weights, 1e-12, None)), axis=1).mean())
 
 
-def embedded_validation(source: Observed, target: Observed) -> float:
+def embedded_validation(seen: Evidence) -> float:
     """Return minus the loss on the source's val, weighted as if its images were the target's, with a
     control variate.
 
     References:
         You et al. 2019, ICML (deep embedded validation), algorithm 1.
     """
-    weights = density_ratio(source.embeddings, target.embeddings)
-    weighted = weights * source.losses
+    weights = density_ratio(seen.source.embeddings, seen.target.embeddings)
+    weighted = weights * seen.source.losses
     spread = float(np.var(weights))
     if spread < 1e-12:
         return -float(weighted.mean())
@@ -131,6 +148,6 @@ CRITERIA: dict[str, Criterion] = {
 """What `--choose-by` may be, the default first."""
 
 
-def measure(source: Observed, target: Observed) -> dict[str, float]:
+def measure(seen: Evidence) -> dict[str, float]:
     """Return every criterion by its name."""
-    return {name: criterion(source, target) for name, criterion in CRITERIA.items()}
+    return {name: criterion(seen) for name, criterion in CRITERIA.items()}

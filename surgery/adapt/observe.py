@@ -33,7 +33,6 @@ class Observed:
         unsure: Mean entropy over all images or pixels, nats.
         frequencies: Mean probability of each class, (k,).
         losses: Of each image against its label, (n,); empty without labels.
-        truths: How often each class is the truth, (k,), adding up to 1; empty without labels.
         scores: Against the labels; None without.
         loss: Mean of `losses`; 0 without labels.
     """
@@ -43,7 +42,6 @@ class Observed:
     unsure: float
     frequencies: Floats
     losses: Floats
-    truths: Floats
     scores: Scores | None
     loss: float
 
@@ -80,7 +78,6 @@ class _Gathered:
         self.embeddings: list[Floats] = []
         self.shares: list[Floats] = []
         self.losses: list[float] = []
-        self.truths = np.zeros(classes, np.float64)
         self.frequencies = np.zeros(classes, np.float64)
         self.unsure, self.counted = 0.0, 0
 
@@ -102,8 +99,6 @@ class _Gathered:
     def judge(self, batch: Batch, logits: Tensor, loss: Loss, output: OutputSpec) -> None:
         for k in range(len(batch.items)):
             self.losses.append(float(loss(logits[k : k + 1], batch.targets[k : k + 1])))
-        targets = batch.targets.flatten().cpu().numpy()
-        self.truths += np.bincount(targets[targets < self.classes], minlength=self.classes)
 
     def finish(self, scores: Scores | None) -> Observed:
         counted = max(1, self.counted)
@@ -113,7 +108,6 @@ class _Gathered:
             unsure=self.unsure / counted,
             frequencies=(self.frequencies / counted).astype(np.float32),
             losses=np.array(self.losses, np.float32),
-            truths=(self.truths / max(1.0, self.truths.sum())).astype(np.float32),
             scores=scores,
             loss=float(np.mean(self.losses)) if self.losses else 0.0,
         )

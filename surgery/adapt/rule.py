@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from surgery.adapt.criteria import measure
+from surgery.adapt.criteria import Evidence, measure
 from surgery.adapt.game import Game
 from surgery.adapt.methods import Method
-from surgery.adapt.observe import observe
+from surgery.adapt.observe import Floats, observe
 from surgery.adapt.pairs import Pair, PairedFeed
 from surgery.artifact.manifest import OutputSpec
 from surgery.train.losses import Loss
@@ -28,6 +28,7 @@ class Adaptation:
         companion: What learns beside the model.
         strength: How much the target counts in the end.
         confidence: Probability from which a pseudo-label counts.
+        prior: How often each class is the truth in the source's training images.
         choose_by: The criterion that the best epoch has most of.
     """
 
@@ -37,6 +38,7 @@ class Adaptation:
     companion: nn.Module | None
     strength: float
     confidence: float
+    prior: Floats
     choose_by: str
 
     def learn(self, batch: Pair, update: Update) -> Losses:
@@ -48,7 +50,7 @@ class Adaptation:
         """Measure all criteria. What the target's labels say, if there are any, is noted and not used."""
         source = observe(suffix, feed.source, loss, batch_size)
         target = observe(suffix, feed.target, loss, batch_size)
-        found = measure(source, target)
+        found = measure(Evidence(source, target, self.prior))
         more: dict[str, Any] = {"criteria": found, "frequencies": target.frequencies.tolist()}
         said = {self.choose_by: found[self.choose_by]}
         if feed.labelled is not None:

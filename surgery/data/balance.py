@@ -70,6 +70,24 @@ def draw_balanced(items: Sequence[Item], seed: int, epoch: int) -> list[int]:
     return drawn
 
 
+def class_frequencies(
+    table: Table, targets: TargetSpec, progress: Callable[[int, int], None] | None = None
+) -> NDArray[np.float64]:
+    """Return how often each class is the truth in train, as shares of its images or pixels.
+
+    Args:
+        table: One label an image, or masks, each of which is read.
+        targets: Which classes.
+        progress: Called with (masks read, masks in all).
+
+    Returns:
+        One share a class, shape (k,), adding up to 1.
+    """
+    counts, total = _count(table, targets, progress)
+    shares: NDArray[np.float64] = counts / max(1, total)
+    return shares
+
+
 def _count(
     table: Table, targets: TargetSpec, progress: Callable[[int, int], None] | None
 ) -> tuple[NDArray[np.int64], int]:

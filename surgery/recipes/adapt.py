@@ -78,6 +78,7 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     store = Store()
     parent = store.resolve(config.model)
     check_parent(parent)
+    from surgery.data.balance import class_frequencies
     from surgery.nets.restore import WEIGHTS_FILE, restore_model
     from surgery.recipes.adapting import Domains, look, plan, try_method
     from surgery.recipes.finetune import read_augment
@@ -89,7 +90,10 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     check_device(config.device)
     check_trackers(config.trackers)
     config = resolve(read_augment(config), parent)
-    domains = Domains(restore_model(parent), parent.manifest, *read_domains(config, parent, report))
+    source, targets, target, labelled = read_domains(config, parent, report)
+    with report.task("counting the source's classes") as task:
+        prior = class_frequencies(source, targets, task.update).astype("float32")
+    domains = Domains(restore_model(parent), parent.manifest, source, targets, target, labelled, prior)
     begun = {key: value.clone() for key, value in domains.model.state_dict().items()}
     plans = [plan(config, domains, name) for name in config.methods]
     for each in plans:

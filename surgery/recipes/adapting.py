@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from surgery.adapt.criteria import proxy_distance
 from surgery.adapt.maps import draw_plane
 from surgery.adapt.methods import METHODS, Method
-from surgery.adapt.observe import Observed, observe
+from surgery.adapt.observe import Floats, Observed, observe
 from surgery.adapt.pairs import PairedFeed
 from surgery.adapt.rule import Adaptation
 from surgery.adapt.seen import to_rows
@@ -58,6 +58,7 @@ class Domains:
         targets: Which of its classes are learnt.
         target: Images without labels.
         labelled: Images of the target with labels, in val, and how they map to the classes.
+        prior: How often each class is the truth in the source's training images.
     """
 
     model: Model
@@ -66,6 +67,7 @@ class Domains:
     targets: TargetSpec
     target: Table
     labelled: tuple[Table, TargetSpec] | None
+    prior: Floats
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,14 @@ def build_adaptation(
         width = _row_width(domains, chosen.tap)
         companion = method.build(width, len(output.classes)) if method.build else None
     rule = Adaptation(
-        method, output, chosen.tap, companion, chosen.strength, config.confidence, config.choose_by
+        method,
+        output,
+        chosen.tap,
+        companion,
+        chosen.strength,
+        config.confidence,
+        domains.prior,
+        config.choose_by,
     )
     share = config.backbone_lr_share
     rate = config.lr * (1.0 if share is None else share)

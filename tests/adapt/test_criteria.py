@@ -10,6 +10,7 @@ import pytest
 
 from surgery.adapt.criteria import (
     CRITERIA,
+    Evidence,
     density,
     density_ratio,
     embedded_validation,
@@ -24,7 +25,7 @@ from surgery.config import CRITERIA as NAMES
 from surgery.train.evaluate import Scores
 
 
-def make(shares: np.ndarray, truths: tuple[float, ...] = (), **changes: object) -> Observed:
+def make(shares: np.ndarray, **changes: object) -> Observed:
     """What was observed where a model gave these probabilities."""
     shares = np.asarray(shares, np.float32)
     logs = np.where(shares > 0, np.log(np.clip(shares, 1e-12, None)), 0)
@@ -34,18 +35,19 @@ def make(shares: np.ndarray, truths: tuple[float, ...] = (), **changes: object) 
         unsure=float(-(shares * logs).sum(1).mean()),
         frequencies=shares.mean(0),
         losses=np.zeros(0, np.float32),
-        truths=np.array(truths, np.float32),
         scores=None,
         loss=0.0,
     )
     return replace(found, **changes)
 
 
-EVEN = (0.5, 0.5)
+def see(target: Observed, source: Observed | None = None, prior: tuple[float, ...] = (0.5, 0.5)) -> Evidence:
+    return Evidence(source or SURE, target, np.array(prior, np.float32))
+
+
 SURE = make([[1, 0], [0, 1]])
 CONSTANT = make([[1, 0], [1, 0]])
 LOST = make([[0.5, 0.5], [0.5, 0.5]])
-SOURCE = make([[1, 0], [0, 1]], EVEN)
 
 
 def test_the_words_of_the_config_are_the_criteria():
@@ -53,32 +55,31 @@ def test_the_words_of_the_config_are_the_criteria():
 
 
 def test_entropy_is_none_for_sure_answers_and_whole_for_no_idea():
-    assert sureness(SOURCE, SURE) == pytest.approx(0)
-    assert sureness(SOURCE, LOST) == pytest.approx(-1)
-    assert sureness(SOURCE, CONSTANT) == sureness(SOURCE, SURE)  # what entropy alone cannot see
+    assert sureness(see(SURE)) == pytest.approx(0)
+    assert sureness(see(LOST)) == pytest.approx(-1)
+    assert sureness(see(CONSTANT)) == sureness(see(SURE))  # what entropy alone cannot see
 
 
 def test_information_is_that_of_image_and_answer_but_for_the_classes_entropy():
-    assert information(SOURCE, SURE) == pytest.approx(0, abs=1e-5)
-    assert information(SOURCE, CONSTANT) == pytest.approx(-math.log(2), abs=1e-5)
-    assert information(SOURCE, LOST) == pytest.approx(-math.log(2), abs=1e-5)
+    assert information(see(SURE)) == pytest.approx(0, abs=1e-5)
+    assert information(see(CONSTANT)) == pytest.approx(-math.log(2), abs=1e-5)
+    assert information(see(LOST)) == pytest.approx(-math.log(2), abs=1e-5)
 
 
 def test_information_asks_for_the_frequencies_of_the_source():
-    rare = make([[1, 0]], (0.9, 0.1))
     alike = make([[1, 0]] * 9 + [[0, 1]])
-    assert information(rare, alike) == pytest.approx(0, abs=1e-5)
-    assert information(rare, SURE) < -0.4
+    assert information(see(alike, prior=(0.9, 0.1))) == pytest.approx(0, abs=1e-5)
+    assert information(see(SURE, prior=(0.9, 0.1))) < -0.4
 
 
 def test_density_prefers_neighbours_that_agree():
     """Eq. 3 by hand: the neighbourhood of a row among m rows alike is even, and its entropy log(m − 1)."""
     crowd = make([[1, 0, 0]] * 4)
-    assert density(SOURCE, crowd) == pytest.approx(math.log(3), abs=1e-5)
+    assert density(see(crowd)) == pytest.approx(math.log(3), abs=1e-5)
     spread = make(np.random.default_rng(0).dirichlet([1, 1, 1], 40))
     tight = make(np.repeat(np.eye(3), 14, axis=0)[:40])
-    assert density(SOURCE, tight) > density(SOURCE, spread)
-    assert density(SOURCE, make([[1, 0]])) == 0.0
+    assert density(see(tight)) > density(see(spread))
+    assert density(see(make([[1, 0]]))) == 0.0
 
 
 def test_embedded_validation_weighs_what_looks_like_the_target():
@@ -89,8 +90,8 @@ def test_embedded_validation_weighs_what_looks_like_the_target():
     target = make(np.full((200, 2), 0.5), embeddings=rng.normal(3, 1, (200, 2)).astype(np.float32))
     scored = [
         embedded_validation(
-            make(np.full((400, 2), 0.5), EVEN, embeddings=embeddings,
-                 losses=np.repeat(losses, 200).astype(np.float32)), target,
+            see(target, make(np.full((400, 2), 0.5), embeddings=embeddings,
+                             losses=np.repeat(losses, 200).astype(np.float32)))
         )
         for losses in ([0.0, 1.0], [1.0, 0.0])
     ]  # fmt: skip
@@ -105,7 +106,7 @@ def test_a_density_ratio_is_one_where_nothing_differs():
 
 def test_the_source_score_is_its_main_score():
     scores = Scores(4, {"accuracy": 0.75, "macro_f1": 0.7}, {}, [], ())
-    assert source_score(replace(SOURCE, scores=scores), LOST) == 0.75
+    assert source_score(see(LOST, replace(SURE, scores=scores))) == 0.75
 
 
 def test_domains_that_cannot_be_told_apart_are_near_and_others_far():

@@ -13,6 +13,7 @@ from PIL import Image
 from surgery.adapt.methods import METHODS
 from surgery.artifact.manifest import InputSpec
 from surgery.config import AdaptConfig
+from surgery.data.balance import class_frequencies
 from surgery.data.readers import read_table
 from surgery.data.targets import resolve_target
 from surgery.data.unlabelled import read_unlabelled
@@ -81,7 +82,8 @@ def make_domains(root: Path, task: str, net: str = NET) -> Domains:
     model = build_model(net, head, task, targets.output.logits, None, 0.0, weights, 0)
     parent: Any = SimpleNamespace(task=task, input=spec, strategy={"phases": [{"first": 99}]})
     unlabelled, _ = read_unlabelled([target], table.task, table.classes, 6)
-    return Domains(model, parent, table, targets, unlabelled, None)
+    prior = class_frequencies(table, targets).astype(np.float32)
+    return Domains(model, parent, table, targets, unlabelled, None, prior)
 
 
 def make_loop(domains: Domains, method: str, folder: Path, **options: Any) -> Loop:

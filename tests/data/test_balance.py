@@ -49,3 +49,8 @@ def test_a_balanced_draw_shows_all_classes_alike() -> None:
     assert sum(counts.values()) == 1000
     assert counts[1] == pytest.approx(500, abs=60)
     assert draw_balanced(items, 0, 3) == draw_balanced(items, 0, 3) != draw_balanced(items, 0, 4)
+
+
+def test_frequencies_are_shares_of_the_images_and_of_the_pixels_that_count(tmp_path):
+    table, targets = labels((3, 1))
+    assert class_frequencies(table, targets).tolist() == [0.75, 0.25]
