@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from surgery.data.balance import balanced_weights, draw_balanced
+from surgery.data.balance import balanced_weights, class_frequencies, draw_balanced
 from surgery.data.masks import IndexMask
 from surgery.data.table import Item, Table
 from surgery.data.targets import resolve_target
@@ -51,6 +51,7 @@ def test_a_balanced_draw_shows_all_classes_alike() -> None:
     assert draw_balanced(items, 0, 3) == draw_balanced(items, 0, 3) != draw_balanced(items, 0, 4)
 
 
-def test_frequencies_are_shares_of_the_images_and_of_the_pixels_that_count(tmp_path):
-    table, targets = labels((3, 1))
-    assert class_frequencies(table, targets).tolist() == [0.75, 0.25]
+def test_frequencies_are_the_shares_of_the_training_images() -> None:
+    sides = zip([0, 0, 0, 1, 2], ["train"] * 4 + ["val"], strict=True)
+    data = table([Item(Path(f"{i}"), k, None, side) for i, (k, side) in enumerate(sides)], "classify")
+    assert class_frequencies(data, resolve_target(data)).tolist() == [0.75, 0.25, 0]
