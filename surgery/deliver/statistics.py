@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from surgery.artifact.errors import DataError, ImageError
-from surgery.artifact.image import prepare_image, read_image
+from surgery.artifact.image import Pixels, prepare_image, read_image
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.novelty import Gaussian, HeldOut, read_novelty, write_novelty
 from surgery.artifact.session import Floats, Session
@@ -195,12 +194,32 @@ def is_held_out(path: Path) -> bool:
     return int(hash_file(path)[0], 16) % 2 == 1
 
 
+def read_or_none(path: Path) -> Pixels | None:
+    """Return the image in a file, (h, w, 3); None if there is none that can be read."""
+    try:
+        return read_image(path)
+    except ImageError:
+        return None
+
+
 def embed(
-    session: Session, manifest: Manifest, images: Sequence[Path], report: Reporter, name: str
+    session: Session,
+    manifest: Manifest,
+    images: Sequence[Path],
+    report: Reporter,
+    name: str,
+    read: Callable[[Path], Pixels | None] = read_or_none,
 ) -> Floats:
     """Return what a graph makes of image files, as it would of a question's.
 
-    Those that cannot be read are left out: whoever calls has checked them.
+    Args:
+        session: The graph.
+        manifest: What it takes.
+        images: The files.
+        report: Where progress is shown.
+        name: What it is for, in words.
+        read: Returns an image, or None to leave it out. By default the unreadable ones are left out without
+            a word: data is checked before anything is trained on it.
 
     Returns:
         Shape (n, d), float32; (0, 0) if none can be read.
@@ -208,20 +227,13 @@ def embed(
     found = []
     with report.task(name) as task:
         order = [[k] for k in range(len(images))]
-        for done, loaded in enumerate(iterate(images, order, _read, workers=1), start=1):
+        for done, loaded in enumerate(iterate(images, order, read, workers=1), start=1):
             if loaded[0] is not None:
                 prepared = prepare_image(loaded[0], manifest.input)
                 found.append(session.run(prepared[None])[1][0])  # (h, w, 3) -> (1, h, w, 3) -> (d,)
             task.update(done, len(images))
             raise_if_requested()
     return np.stack(found) if found else np.zeros((0, 0), np.float32)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_image(path)
-    except ImageError:
-        return None
 
 
 def _find_targets(manifest: Manifest) -> list[Path] | None:
