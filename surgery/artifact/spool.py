@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from surgery.artifact.disk import list_entries
@@ -11,6 +12,8 @@ from surgery.artifact.names import check_name
 VARIABLE = "SURGERY_SPOOL"
 FOLDER = "spool"
 """Its name, beside the model store, where nothing names another place."""
+SPOOLED = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{64}\.[a-z]+")
+"""Name of an image: the moment it came, UTC, and its sha256. Nothing else in a spool is read or removed."""
 
 
 def spool_root(models: Path, given: Path | str | None = None) -> Path:
@@ -33,8 +36,8 @@ def spool_folder(root: Path, name: str) -> Path:
 
 
 def list_spooled(folder: Path) -> list[Path]:
-    """Return the images of a spool, oldest first: their names begin with the moment they came."""
-    return [folder / entry for entry in sorted(list_entries(folder)) if not entry.startswith(".")]
+    """Return the images of a spool, oldest first; [] if there is none."""
+    return [folder / entry for entry in sorted(list_entries(folder)) if SPOOLED.fullmatch(entry)]
 
 
 def is_spooled(path: Path, root: Path) -> bool:

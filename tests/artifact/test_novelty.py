@@ -1,0 +1,139 @@
+"""How unlike the training images an image is: distances and probabilities with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from surgery.artifact.errors import StoreError
+from surgery.artifact.novelty import (
+    NOVELTY_FILE,
+    Gauge,
+    Gaussian,
+    HeldOut,
+    read_gauge,
+    read_novelty,
+    write_novelty,
+)
+
+
+def standard(d: int = 4, m: int = 99) -> Gauge:
+    """Return a gauge around 0 in which the distance is the length, and the distances known are 1 to m."""
+    gaussian = Gaussian(np.zeros(d, np.float32), np.zeros((0, d), np.float32), np.zeros(0), 1.0)
+    return Gauge(gaussian, HeldOut(np.arange(1.0, m + 1), np.ones((2, d), np.float32)))
+
+
+def test_the_compact_form_is_the_dense_mahalanobis_distance() -> None:
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(9, 9)))[0][:3]
+    variances, rest = np.array([9.0, 4.0, 0.25]), 0.5
+    dense = rest * (np.eye(9) - axes.T @ axes) + axes.T @ np.diag(variances) @ axes
+    mean, points = rng.normal(size=9), rng.normal(size=(20, 9)) * 3
+    gaussian = Gaussian(mean.astype(np.float32), axes.astype(np.float32), 1 / variances, 1 / rest)
+    wanted = [np.sqrt((x - mean) @ np.linalg.inv(dense) @ (x - mean)) for x in points]
+    assert gaussian.distances(points.astype(np.float32)) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("length", "novelty"), [(0.5, 1.0), (1.0, 1.0), (1.5, 0.99), (98.5, 0.02), (99.0, 0.02), (99.5, 0.01)]
+)
+def test_novelty_counts_the_images_held_out_that_lie_as_far(length: float, novelty: float) -> None:
+    assert standard().novelty(np.array([0, length, 0, 0], np.float32)) == novelty
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
+def test_an_embedding_without_bounds_is_as_novel_as_can_be(number: float) -> None:
+    gaussian = Gaussian(np.zeros(2, np.float32), np.eye(1, 2, dtype=np.float32), np.ones(1), 1.0)
+    gauge = Gauge(gaussian, HeldOut(np.arange(1.0, 5), np.ones((1, 2), np.float32)))
+    assert gauge.novelty(np.array([number, 1], np.float32)) == 0.2
+
+
+def test_novelty_is_uniform_for_images_like_those_held_out_whatever_their_distribution() -> None:
+    rng = np.random.default_rng(1)
+    known, new = (np.exp(rng.normal(size=(2000, 4))).astype(np.float32) for _ in range(2))
+    gaussian = standard().gaussian
+    gauge = Gauge(gaussian, HeldOut(np.sort(gaussian.distances(known)), known[:2]))
+    novelties = [gauge.novelty(row) for row in new]
+    assert kstest(novelties, "uniform").pvalue > 0.001
+    assert np.mean(np.array(novelties) <= 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+def test_embeddings_of_another_length_are_refused() -> None:
+    with pytest.raises(StoreError, match=r"\(3,\).*\(4,\)"):
+        standard().novelty(np.zeros(3, np.float32))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    gauge = standard()
+    other = HeldOut(np.array([1.0, np.inf]), np.zeros((1, 4), np.float32))
+    write_novelty(tmp_path, gauge.gaussian, {"fp32": gauge.held_out, "int8": other})
+    found = read_gauge(tmp_path, "fp32")
+    assert found is not None
+    assert found.novelty(np.full(4, 25, np.float32)) == gauge.novelty(np.full(4, 25, np.float32)) == 0.51
+    assert np.array_equal(found.held_out.reference, gauge.held_out.reference)
+    int8 = read_gauge(tmp_path, "int8")
+    assert int8 is not None
+    assert int8.held_out.calibration.tolist() == [1.0, np.inf]
+    assert read_gauge(tmp_path, "fp16") is None
+
+
+def test_a_version_without_the_file_has_no_gauge(tmp_path: Path) -> None:
+    assert read_novelty(tmp_path) is None
+    assert read_gauge(tmp_path, "fp32") is None
+
+
+def test_damage_is_an_error_that_names_the_file_or_changes_nothing(tmp_path: Path) -> None:
+    gauge = standard()
+    write_novelty(tmp_path, gauge.gaussian, {"fp32": gauge.held_out})
+    path = tmp_path / NOVELTY_FILE
+    whole, rng = path.read_bytes(), np.random.default_rng(2)
+    messages = []
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 3):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged[: rng.integers(1, len(whole))] if rng.random() < 0.3 else damaged)
+        try:
+            found = read_gauge(tmp_path, "fp32")
+        except StoreError as error:
+            messages.append(error.message)
+        else:
+            assert found is None or np.array_equal(found.held_out.calibration, gauge.held_out.calibration)
+    assert len(messages) > 200
+    assert all(NOVELTY_FILE in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", np.zeros(3, np.float32)),
+        ("mean", np.full(4, np.nan, np.float32)),
+        ("axes", np.zeros((1, 4), np.float32)),
+        ("weights", np.array([1.0])),
+        ("remainder", np.float64(-1)),
+        ("remainder", np.float64(np.inf)),
+        ("calibration.fp32", np.array([2.0, 1.0])),
+        ("calibration.fp32", np.array([1.0, np.nan])),
+        ("calibration.fp32", np.array([-1.0, 1.0])),
+        ("calibration.fp32", np.zeros(0)),
+        ("reference.fp32", np.zeros((2, 3), np.float32)),
+        ("reference.fp32", np.array(["a"])),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: np.ndarray) -> None:
+    gauge = standard()
+    write_novelty(tmp_path, gauge.gaussian, {"fp32": gauge.held_out})
+    with np.load(tmp_path / NOVELTY_FILE) as held:
+        arrays = dict(held)
+    np.savez(tmp_path / NOVELTY_FILE, **(arrays | {name: value}))
+    with pytest.raises(StoreError, match=NOVELTY_FILE):
+        read_novelty(tmp_path)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / NOVELTY_FILE, mean=np.array([print], dtype=object))
+    with pytest.raises(StoreError, match="damaged"):
+        read_novelty(tmp_path)
