@@ -71,7 +71,9 @@ def hold_out(gaussian: Gaussian, embeddings: Floats) -> HeldOut:
     """
     counted = embeddings[spread(len(embeddings), CALIBRATED_IMAGES)]
     kept = embeddings[spread(len(embeddings), REFERENCE_IMAGES)]
-    return HeldOut(np.sort(gaussian.distances(counted)), kept)
+    # One by one, as they are asked for: products of many are rounded otherwise, which would decide ties.
+    distances = [gaussian.distances(row[None])[0] for row in counted]
+    return HeldOut(np.sort(distances), kept)
 
 
 def add_statistics(
