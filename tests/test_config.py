@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from surgery.artifact.errors import ConfigError
-from surgery.config import FinetuneConfig, from_dict, load_recipe, merge, parse_size, save_recipe, to_dict
+from surgery.config import (
+    AdaptConfig,
+    FinetuneConfig,
+    build_config,
+    from_dict,
+    load_recipe,
+    merge,
+    parse_size,
+    save_recipe,
+    to_dict,
+)
 from surgery.data.pipeline import check_pipeline
 
 
@@ -131,8 +141,25 @@ def test_a_recipe_without_data_keeps_its_size():
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")), ids=str)
 def test_the_recipes_at_hand_are_accepted(path):
-    config = from_dict(merge(load_recipe(path), {"data": "d", "name": "n"}))
+    values = load_recipe(path)
+    if "methods" in values:  # of an adaptation
+        values |= {"model": "m", "target": ["t"], "name": "n"}
+        config = build_config(AdaptConfig, values, path.name, "")
+    else:
+        config = from_dict(merge(values, {"data": "d", "name": "n"}))
     command = path.read_text("utf-8").splitlines()
     assert any(line.endswith(f"--recipe recipes/{path.name}") for line in command if line.startswith("# "))
     if config.pipeline:
         check_pipeline(config.pipeline, path.name)
+
+
+def test_an_adaptations_recipe_comes_back_and_its_mistakes_come_together(tmp_path):
+    config = AdaptConfig("cars@1", ("dusk", "night"), "cars-dusk", methods=("dann", "coral"), strength=0.5)
+    save_recipe(config, tmp_path / "recipe.yaml")
+    values = load_recipe(tmp_path / "recipe.yaml")
+    assert build_config(AdaptConfig, values, "recipe.yaml", "") == config
+    wrong = values | {"methods": ["dan"], "choose_by": "luck", "target": [], "confidence": 2.0, "views": -1}
+    with pytest.raises(ConfigError) as caught:
+        build_config(AdaptConfig, wrong, "recipe.yaml", "")
+    for part in ("'dan' is not one of", "--choose-by 'luck'", "--target", "--confidence 2.0", "--views -1"):
+        assert part in caught.value.message

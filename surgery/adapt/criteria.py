@@ -88,11 +88,14 @@ def embedded_validation(source: Observed, target: Observed) -> float:
 
 
 def density_ratio(source: Floats, target: Floats) -> Floats:
-    """Return how much likelier each row of the source is in the target, (n,), by a classifier of both."""
+    """Return how much likelier each row of the source is in the target, (n,), by a classifier of both.
+
+    Each domain counts one half for the classifier, whatever its size.
+    """
     rows, domains = np.concatenate([source, target]), np.repeat([0, 1], [len(source), len(target)])
     likely = judge_domains(rows, domains)[: len(source)]
     likely = np.clip(likely, 1e-6, 1 - 1e-6)
-    ratio: Floats = (likely / (1 - likely) * len(source) / len(target)).astype(np.float32)
+    ratio: Floats = (likely / (1 - likely)).astype(np.float32)
     return ratio
 
 

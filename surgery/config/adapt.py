@@ -55,8 +55,9 @@ class AdaptConfig:
     """Images of each domain per step; None is 32 for labels and 4 for masks."""
     lr: float = 5e-4
     """Peak learning rate of head and domain classifier."""
-    backbone_lr_share: float = 1.0
-    """Learning rate of the stages that learn as a share of `lr`."""
+    backbone_lr_share: float | None = None
+    """Learning rate of the stages that learn as a share of `lr`; None is 1 where the first of the model's
+    ancestors began at random, else 0.1: what transfers is not thrown away by the first steps of a game."""
     weight_decay: float = 1e-2
     """AdamW's decoupled weight decay."""
     warmup_share: float = 0.05

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surgery.artifact.errors import ConfigError, DataError, SurgeryError
+from surgery.artifact.errors import ConfigError, DataError, StoreError, SurgeryError
 from surgery.artifact.store import Store, StoredVersion, check_name
 from surgery.config import AdaptConfig
 from surgery.report import REPORT_FILE
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BATCH = {"classify": 32, "segment": 4}
 EPOCHS = {"classify": 20, "segment": 10}
+PRETRAINED_SHARE = 0.1
+"""Rate of pretrained stages as a share of the head's."""
 JUDGED = {"classify": 1000, "segment": 64}
 """Images of the target, evenly spread, that criteria are measured on."""
 
@@ -145,7 +147,22 @@ def resolve(config: AdaptConfig, parent: StoredVersion) -> AdaptConfig:
         labels=None if config.labels is None else str(Path(config.labels).resolve()),
         epochs=config.epochs or EPOCHS[task],
         batch_size=config.batch_size or BATCH[task],
+        backbone_lr_share=choose_share(parent)
+        if config.backbone_lr_share is None
+        else config.backbone_lr_share,
     )
+
+
+def choose_share(parent: StoredVersion) -> float:
+    """Return the rate of the stages as a share: lower where the first ancestor known was pretrained."""
+    store = Store()
+    first = parent
+    while first.manifest.parent is not None:
+        try:
+            first = store.resolve(first.manifest.parent)
+        except StoreError:
+            break  # removed since
+    return 1.0 if first.manifest.strategy["name"] == "random" else PRETRAINED_SHARE
 
 
 def read_domains(

@@ -246,7 +246,8 @@ def plan(config: AdaptConfig, domains: Domains, name: str) -> Plan:
             "Take another method, such as dann or self-training.",
         )
     first = choose_first(config, domains, method)
-    strength = method.strength if config.strength is None else config.strength
+    own = method.mask_strength if parent.task == "segment" else method.strength
+    strength = own if config.strength is None else config.strength
     epochs = 1 if method.measures else config.epochs or 1
     return Plan(name, method, first, choose_tap(config, domains, first), epochs, strength)
 
@@ -284,7 +285,7 @@ def build_adaptation(
     rule = Adaptation(
         method, output, chosen.tap, companion, chosen.strength, config.confidence, config.choose_by
     )
-    rate = config.lr * config.backbone_lr_share
+    rate = config.lr * (config.backbone_lr_share or 0.0)
     phase = Phase(chosen.name, chosen.first, chosen.epochs, config.lr, rate, None)
     options = Options(
         batch_size=config.batch_size or 1,

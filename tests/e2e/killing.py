@@ -92,7 +92,7 @@ def arm(moment: str, count: int) -> None:
         raise AssertionError("unreachable")
 
     setattr(owner, last, fatal)
-    if moment == "step":  # a checkpoint after every step, as if each took an hour
+    if moment in ("step", "pair"):  # a checkpoint after every step, as if each took an hour
         importlib.import_module("surgery.train.engine").time = SimpleNamespace(  # type: ignore[attr-defined]
             monotonic=itertools.count(0.0, 3600.0).__next__
         )
@@ -102,6 +102,7 @@ MOMENTS = {
     "cache": ("surgery.train.cache", "save_file", "half"),
     "cached": ("surgery.train.cache", "save_file", "after"),
     "step": ("surgery.train.supervised", "Supervised.learn", "after"),
+    "pair": ("surgery.adapt.rule", "Adaptation.learn", "after"),
     "epoch": ("surgery.train.engine", "save_checkpoint", "before"),
     "flush": ("surgery.train.checkpoint", "os.fsync", "before"),
     "export": ("surgery.deliver.package", "export_onnx", "after"),

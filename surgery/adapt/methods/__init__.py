@@ -35,7 +35,9 @@ class Method:
     Attributes:
         learn: Learns from one pair of batches.
         said: What it does, for people.
-        strength: How much the target counts in the end, unless told otherwise.
+        strength: How much the target counts in the end for classes, unless told otherwise.
+        mask_strength: The same for masks, of which a pull on every position takes more: there the published
+            methods count the target for a tenth to a thousandth (Tsai et al. 2018, Vu et al. 2019).
         momentum: Of the optimizer; games of two players go in circles with the usual one (Radford et al.
             2016, arXiv:1511.06434, section 3).
         build: Makes what learns beside the model; None for nothing.
@@ -47,6 +49,7 @@ class Method:
     learn: Callable[[Game, Pair], Losses]
     said: str
     strength: float = 1.0
+    mask_strength: float = 0.1
     momentum: float = 0.9
     build: Build | None = None
     tasks: tuple[str, ...] = ("classify", "segment")
@@ -76,13 +79,16 @@ METHODS: dict[str, Method] = {
     "coral": Method(coral.learn, "equal covariances of the features"),
     "mmd": Method(mmd.learn, "equal means of the features under several kernels"),
     "adabn": Method(adabn.learn, "batch norm measured on the target, without a gradient", measures=True),
-    "entropy": Method(entropy.learn, "sure answers on the target"),
+    "entropy": Method(entropy.learn, "sure answers on the target", mask_strength=0.01),
     "output": Method(
         output.learn,
         "a domain classifier of the masks",
         momentum=GAME,
         build=lambda width, classes: output.build_judge(classes),
         tasks=("segment",),
+        mask_strength=0.01,
     ),
-    "self-training": Method(self_training.learn, "labels by a slow teacher, where it is sure", teaches=True),
+    "self-training": Method(
+        self_training.learn, "labels by a slow teacher, where it is sure", mask_strength=1.0, teaches=True
+    ),
 }
