@@ -17,6 +17,8 @@ FAR = 0.95
 """Quantile of the distances of images held out, beyond which an image is counted as far."""
 WIDTHS = (0.5, 1.0, 2.0)
 """Widths of the kernels, as shares of the median distance."""
+FARTHEST = 1e30
+"""Number that stands for larger ones in an embedding."""
 AT_ONCE = 250
 """Permutations that are computed at once."""
 
@@ -96,7 +98,8 @@ def discrepancy_p(one: Floats, other: Floats, false_alarm_rate: float, seed: int
         false_alarm_rate: There are enough permutations for p-values well below it.
         seed: Of the permutations.
     """
-    pooled = np.concatenate([one, other]).astype(np.float64)
+    # Differences and squares of what has no bounds would be no numbers.
+    pooled = np.clip(np.nan_to_num(np.concatenate([one, other]).astype(np.float64)), -FARTHEST, FARTHEST)
     kernel = _kernel(pooled)
     permutations = max(LEAST_PERMUTATIONS, math.ceil(20 / false_alarm_rate) - 1)
     begun = np.arange(len(pooled)) < len(one)

@@ -167,8 +167,9 @@ def _fit(
         most = min(len(train), len(fitted), FITTED_IMAGES // 2)
         chosen = [rows[i] for rows in (train, fitted) for i in spread(len(rows), most)]
     embeddings = embed(session, manifest, chosen, report, "statistics of the training embeddings")
+    embeddings = embeddings[np.isfinite(embeddings).all(1)]  # one that is not would leave no mean
     if len(embeddings) < LEAST_FITTED:
-        report.line("no statistics of training embeddings: too few images can be read")
+        report.line("no statistics of training embeddings: too few images have one")
         return None
     return fit_gaussian(embeddings), _embed_held_out(session, manifest, val, report, targets)
 

@@ -69,10 +69,17 @@ def test_far_images_are_counted_with_an_interval():
     assert found.interval == pytest.approx((0.1119, 0.4687), abs=1e-3)  # Wilson's
 
 
-def test_embeddings_without_bounds_are_drift_and_no_error():
+@pytest.mark.parametrize("number", [1e30, np.inf, np.nan])
+def test_embeddings_without_bounds_are_drift_and_no_error(number):
     gauge = fresh(np.random.default_rng(5))
-    rows = np.full((20, 5), 1e30, np.float32)
-    assert find_drift(gauge, rows, 0.05).found
+    assert find_drift(gauge, np.full((20, 5), number, np.float32), 0.05).found
+
+
+def test_reference_images_without_bounds_are_no_drift_by_themselves():
+    rng = np.random.default_rng(8)
+    one, other = draw(rng, 30), draw(rng, 30)
+    one[0], other[0] = np.inf, np.inf
+    assert discrepancy_p(one, other, 0.05) > 0.05
 
 
 def test_the_discrepancy_is_that_of_its_definition():

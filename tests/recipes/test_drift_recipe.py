@@ -7,66 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
-from PIL import Image
+from tiny_colours import add_colours, draw_colours
 
-from surgery.artifact.manifest import InputSpec, Manifest, OutputSpec
-from surgery.artifact.novelty import Gaussian, write_novelty
-from surgery.artifact.store import Store
 from surgery.cli import main
-from surgery.deliver.statistics import hold_out
 from surgery.recipes import drift as module
-
-RNG = np.random.default_rng(0)
-
-
-def write_graph(path: Path) -> None:
-    """Write a graph whose logits and embedding are the mean red, green and blue."""
-    nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "axes"], ["embedding"], keepdims=0),
-        helper.make_node("Identity", ["embedding"], ["logits"]),
-    ]
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("logits", "embedding")]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", "h", "w", 3])
-    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])
-    graph = helper.make_graph(nodes, "tiny", [image], outputs, [axes])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-
-
-def add(name: str = "colours", statistics: bool = True, multilabel: bool = False, **fields: Any) -> None:
-    """Add a version whose training images had colours around (100, 100, 100)."""
-    activation: Any = "sigmoid" if multilabel else "softmax"
-    manifest = Manifest(
-        name=name, task="classify", created="2025-01-01T00:00:00+00:00", surgery_version="0",
-        input=InputSpec("crop", 8, 8), output=OutputSpec(activation, ("red", "green", "blue")), **fields,
-    )  # fmt: skip
-    gaussian = Gaussian(np.full(3, 100, np.float32), np.zeros((0, 3), np.float32), np.zeros(0), 0.01)
-    with Store().stage(name) as staging:
-        write_graph(staging.path / "model.onnx")
-        if statistics:
-            held = RNG.normal(100, 10, (120, 3)).astype(np.float32)
-            write_novelty(staging.path, gaussian, {"fp32": hold_out(gaussian, held)})
-        staging.commit(manifest)
 
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that draws images of colours around a mean."""
-
-    def write(name: str, count: int, mean: float = 100) -> Path:
-        (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        for k in range(count):
-            colour = RNG.normal(mean, 10, 3).clip(0, 255)
-            pixels = np.full((8, 8, 3), colour, np.uint8)
-            pixels[0, 0] = k % 256  # no two are copies
-            Image.fromarray(pixels).save(tmp_path / name / f"{k:03}.png")
-        return tmp_path / name
-
-    return write
+    """Return a function that draws so many images of colours around a mean into a folder."""
+    return lambda name, count, mean=100: draw_colours(tmp_path / name, count, mean)
 
 
 @pytest.fixture
@@ -83,7 +34,7 @@ def drift(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, s
 
 
 def test_images_like_those_of_the_training_are_at_home(draw: Any, drift: Any) -> None:
-    add()
+    add_colours()
     code, answer, said = drift("colours", draw("new", 40), "--json")
     assert code == 0
     assert answer["drift"] is False
@@ -101,7 +52,7 @@ def test_images_like_those_of_the_training_are_at_home(draw: Any, drift: Any) ->
 
 
 def test_images_of_another_kind_have_drifted_and_adaptation_is_advised(draw: Any, drift: Any) -> None:
-    add()
+    add_colours()
     folder = draw("new images", 30, 160)
     code, answer, said = drift("colours", folder, "--json")
     assert (code, answer["drift"]) == (0, True)
@@ -115,20 +66,20 @@ def test_images_of_another_kind_have_drifted_and_adaptation_is_advised(draw: Any
 
 @pytest.mark.parametrize("fields", [{"multilabel": True}, {"strategy": {"classifier": {}}}])
 def test_labels_are_advised_where_no_adaptation_takes_the_model(draw: Any, drift: Any, fields: Any) -> None:
-    add(**fields)
+    add_colours(**fields)
     _, answer, _ = drift("colours", draw("new", 20, 200), "--json")
     assert answer["next"].startswith("surgery finetune DATA --name colours")
 
 
 def test_a_version_without_statistics_says_how_to_get_one_with_them(draw: Any, drift: Any) -> None:
-    add(statistics=False)
+    add_colours(statistics=False)
     code, _, said = drift("colours", draw("new", 20))
     assert code == 2
     assert "surgery export colours@1" in said
 
 
 def test_too_few_images_are_refused_and_copies_are_not_counted(draw: Any, drift: Any) -> None:
-    add()
+    add_colours()
     folder = draw("new", 9)
     code, _, said = drift("colours", folder)
     assert (code, "9 images" in said, "10 at least" in said) == (2, True, True)
@@ -139,7 +90,7 @@ def test_too_few_images_are_refused_and_copies_are_not_counted(draw: Any, drift:
 
 
 def test_unreadable_images_are_named_and_left_out_if_that_is_wanted(draw: Any, drift: Any) -> None:
-    add()
+    add_colours()
     folder = draw("new", 20)
     (folder / "torn.png").write_bytes((folder / "000.png").read_bytes()[:50])
     code, _, said = drift("colours", folder)
@@ -149,7 +100,7 @@ def test_unreadable_images_are_named_and_left_out_if_that_is_wanted(draw: Any, d
 
 
 def test_of_many_images_a_sample_is_looked_at(draw: Any, drift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    add()
+    add_colours()
     monkeypatch.setattr(module, "MOST", 12)
     folder = draw("new", 30)
     _, answer, said = drift("colours", folder, "--json")
@@ -158,7 +109,7 @@ def test_of_many_images_a_sample_is_looked_at(draw: Any, drift: Any, monkeypatch
 
 
 def test_images_of_the_spool_are_refused(draw: Any, drift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    add()
+    add_colours()
     folder = draw("spool/colours", 20, 160)
     monkeypatch.setenv("SURGERY_SPOOL", str(folder.parent))
     for given in (folder, folder.parent.parent):  # a folder that holds the spool holds its images, too
@@ -167,6 +118,6 @@ def test_images_of_the_spool_are_refused(draw: Any, drift: Any, monkeypatch: pyt
 
 
 def test_a_rate_out_of_range_and_a_path_that_is_not_there_are_refused(draw: Any, drift: Any) -> None:
-    add()
+    add_colours()
     assert drift("colours", draw("new", 20), "--false-alarm-rate", 2)[0] == 2
     assert drift("colours", "nowhere")[0] == 2
