@@ -25,7 +25,7 @@ _DAMAGED = "Restore the version from a copy, or remove it (`surgery models remov
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Mean and covariance of embeddings, the latter along the axes in which the embeddings it is of differ.
+    """Mean and covariance of embeddings of length 1, the latter along the axes in which they differ.
 
     In all other directions it has one variance, as a shrunk covariance does, so this is exact.
     """
@@ -40,7 +40,7 @@ class Gaussian:
     """1 / variance in every direction that is orthogonal to the axes."""
 
     def distances(self, embeddings: Floats) -> NDArray[np.float64]:
-        """Return the Mahalanobis distance of each embedding; infinite where it is not a number.
+        """Return the Mahalanobis distance of each embedding's direction; infinite where it has none.
 
         Args:
             embeddings: Shape (n, d).
@@ -52,7 +52,8 @@ class Gaussian:
             StoreError: If embeddings have another length than these.
 
         References:
-            Lee et al. 2018, arXiv:1807.03888, section 2.1.
+            Lee et al. 2018, arXiv:1807.03888, section 2.1; Müller & Hein 2025, Mahalanobis++, for the
+            length of 1.
         """
         if embeddings.shape[1:] != self.mean.shape:
             raise StoreError(
@@ -60,13 +61,24 @@ class Gaussian:
                 "Export the model again: graph and statistics do not belong together.",
             )
         with np.errstate(all="ignore"):  # of numbers without bounds: their distance is infinite
-            centred = embeddings.astype(np.float32) - self.mean
+            centred = to_directions(embeddings) - self.mean
             along = (centred @ self.axes.T).astype(np.float64)  # (n, d) @ (d, k) -> (n, k)
             all_of_it = np.square(centred, dtype=np.float64).sum(1)
             other = np.maximum(all_of_it - np.square(along).sum(1), 0)
             squares = np.square(along) @ self.weights + other * self.remainder
             found: NDArray[np.float64] = np.sqrt(np.where(np.isfinite(squares), squares, np.inf))
         return found
+
+
+def to_directions(embeddings: Floats) -> NDArray[np.float32]:
+    """Return embeddings scaled to length 1, shape (n, d); one of length 0 stays as it is.
+
+    The length of an embedding says how much a network found, not what: that of an image which shows it next
+    to nothing lies near the middle of all others, and would be the most usual one.
+    """
+    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    found: NDArray[np.float32] = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from surgery.artifact.errors import DataError, ImageError
 from surgery.artifact.image import Pixels, prepare_image, read_image
 from surgery.artifact.manifest import Manifest
-from surgery.artifact.novelty import Gaussian, HeldOut, read_novelty, write_novelty
+from surgery.artifact.novelty import Gaussian, HeldOut, read_novelty, to_directions, write_novelty
 from surgery.artifact.session import Floats, Session
 from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
@@ -29,13 +29,13 @@ CALIBRATED_IMAGES = 2000
 REFERENCE_IMAGES = 256
 """Images held out whose embeddings are kept."""
 LEAST_FITTED = 2
-LEAST_SHARE = 1e-6
-"""Least variance of a direction, as a share of the mean variance: a direction in which the training images
-are all alike is not one that any other image is infinitely far out in."""
+LEAST_VARIANCE = 1e-10
+"""Of embeddings of length 1 along an axis: where the training images are all alike, another image is far out
+but not infinitely so."""
 
 
 def fit_gaussian(embeddings: Floats) -> Gaussian:
-    """Return the mean of embeddings and their covariance, shrunk towards a sphere as Ledoit and Wolf do.
+    """Return mean and covariance of embeddings' directions, shrunk towards a sphere as Ledoit and Wolf do.
 
     Args:
         embeddings: Shape (n, d), n at least 2; d may exceed n.
@@ -44,7 +44,7 @@ def fit_gaussian(embeddings: Floats) -> Gaussian:
         Ledoit & Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices,
         section 3.2.
     """
-    rows = embeddings.astype(np.float64)
+    rows = to_directions(embeddings).astype(np.float64)
     mean = rows.mean(0)
     shrinkage = float(ledoit_wolf_shrinkage(rows))
     _, singular, axes = np.linalg.svd(rows - mean, full_matrices=False)
@@ -52,13 +52,12 @@ def fit_gaussian(embeddings: Floats) -> Gaussian:
     sphere = along.sum() / rows.shape[1]
     # A singular value that is nothing but rounding has an axis that is nothing but rounding.
     kept = singular > 1e-7 * max(singular[0], np.finfo(np.float64).tiny)
-    least = max(LEAST_SHARE * sphere, 1e-12)
-    variances = np.maximum((1 - shrinkage) * along[kept] + shrinkage * sphere, least)
+    variances = np.maximum((1 - shrinkage) * along[kept] + shrinkage * sphere, LEAST_VARIANCE)
     return Gaussian(
         mean.astype(np.float32),
         axes[kept].astype(np.float32),
         1 / variances,
-        1 / max(shrinkage * sphere, least),
+        1 / max(shrinkage * sphere, LEAST_VARIANCE),
     )
 
 

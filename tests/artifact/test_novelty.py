@@ -20,35 +20,52 @@ from surgery.artifact.novelty import (
 )
 
 
-def standard(d: int = 4, m: int = 99) -> Gauge:
-    """Return a gauge around 0 in which the distance is the length, and the distances known are 1 to m."""
-    gaussian = Gaussian(np.zeros(d, np.float32), np.zeros((0, d), np.float32), np.zeros(0), 1.0)
-    return Gauge(gaussian, HeldOut(np.arange(1.0, m + 1), np.ones((2, d), np.float32)))
+def standard(m: int = 99) -> Gauge:
+    """Return a gauge by which `at(x)` has the distance x, and the distances known are 1 to m."""
+    axes = np.array([[0, 1, 0, 0]], np.float32)
+    gaussian = Gaussian(np.zeros(4, np.float32), axes, np.array([100.0**2]), 0.0)
+    return Gauge(gaussian, HeldOut(np.arange(1.0, m + 1), np.ones((2, 4), np.float32)))
 
 
-def test_the_compact_form_is_the_dense_mahalanobis_distance() -> None:
+def at(distance: float, length: float = 7.0) -> np.ndarray:
+    sine = distance / 100
+    return np.array([np.sqrt(1 - sine**2), sine, 0, 0], np.float32) * length
+
+
+def test_the_compact_form_is_the_dense_mahalanobis_distance_of_directions() -> None:
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(9, 9)))[0][:3]
     variances, rest = np.array([9.0, 4.0, 0.25]), 0.5
     dense = rest * (np.eye(9) - axes.T @ axes) + axes.T @ np.diag(variances) @ axes
     mean, points = rng.normal(size=9), rng.normal(size=(20, 9)) * 3
     gaussian = Gaussian(mean.astype(np.float32), axes.astype(np.float32), 1 / variances, 1 / rest)
-    wanted = [np.sqrt((x - mean) @ np.linalg.inv(dense) @ (x - mean)) for x in points]
+    moved = points / np.linalg.norm(points, axis=1, keepdims=True) - mean
+    wanted = [np.sqrt(row @ np.linalg.inv(dense) @ row) for row in moved]
     assert gaussian.distances(points.astype(np.float32)) == pytest.approx(wanted, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("length", "novelty"), [(0.5, 1.0), (1.0, 1.0), (1.5, 0.99), (98.5, 0.02), (99.0, 0.02), (99.5, 0.01)]
-)
-def test_novelty_counts_the_images_held_out_that_lie_as_far(length: float, novelty: float) -> None:
-    assert standard().novelty(np.array([0, length, 0, 0], np.float32)) == novelty
+@pytest.mark.parametrize(("distance", "novelty"), [(0.5, 1.0), (1.5, 0.99), (98.5, 0.02), (99.5, 0.01)])
+@pytest.mark.parametrize("length", [1e-30, 1.0, 1e30])
+def test_novelty_counts_the_images_held_out_that_lie_as_far(
+    distance: float, novelty: float, length: float
+) -> None:
+    assert standard().novelty(at(distance, length)) == novelty
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
+def test_an_image_held_out_is_as_far_as_itself() -> None:
+    gauge = standard()
+    known = np.sort([gauge.gaussian.distances(at(k)[None])[0] for k in range(1, 5)])
+    own = Gauge(gauge.gaussian, HeldOut(known, gauge.held_out.reference))
+    assert [own.novelty(at(k)) for k in range(1, 5)] == [1.0, 0.8, 0.6, 0.4]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_an_embedding_without_bounds_is_as_novel_as_can_be(number: float) -> None:
-    gaussian = Gaussian(np.zeros(2, np.float32), np.eye(1, 2, dtype=np.float32), np.ones(1), 1.0)
-    gauge = Gauge(gaussian, HeldOut(np.arange(1.0, 5), np.ones((1, 2), np.float32)))
-    assert gauge.novelty(np.array([number, 1], np.float32)) == 0.2
+    assert standard(4).novelty(np.array([number, 1, 0, 0], np.float32)) == 0.2
+
+
+def test_an_embedding_of_nothing_has_a_novelty() -> None:
+    assert 0.01 <= standard().novelty(np.zeros(4, np.float32)) <= 1
 
 
 def test_novelty_is_uniform_for_images_like_those_held_out_whatever_their_distribution() -> None:
@@ -72,7 +89,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_novelty(tmp_path, gauge.gaussian, {"fp32": gauge.held_out, "int8": other})
     found = read_gauge(tmp_path, "fp32")
     assert found is not None
-    assert found.novelty(np.full(4, 25, np.float32)) == gauge.novelty(np.full(4, 25, np.float32)) == 0.51
+    assert found.novelty(at(49.5)) == gauge.novelty(at(49.5)) == 0.51
     assert np.array_equal(found.held_out.reference, gauge.held_out.reference)
     int8 = read_gauge(tmp_path, "int8")
     assert int8 is not None
@@ -111,8 +128,8 @@ def test_damage_is_an_error_that_names_the_file_or_changes_nothing(tmp_path: Pat
     [
         ("mean", np.zeros(3, np.float32)),
         ("mean", np.full(4, np.nan, np.float32)),
-        ("axes", np.zeros((1, 4), np.float32)),
-        ("weights", np.array([1.0])),
+        ("axes", np.zeros((2, 4), np.float32)),
+        ("weights", np.array([1.0, 1.0])),
         ("remainder", np.float64(-1)),
         ("remainder", np.float64(np.inf)),
         ("calibration.fp32", np.array([2.0, 1.0])),

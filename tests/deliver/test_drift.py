@@ -15,8 +15,11 @@ from surgery.deliver.drift import _discrepancies, _kernel, check_rate, discrepan
 from surgery.deliver.statistics import fit_gaussian, hold_out
 
 
-def draw(rng, n, d=5):
-    return rng.standard_t(5, (n, d)).astype(np.float32)
+CENTRE = np.array([6, 0, 0, 0, 0], np.float32)
+
+
+def draw(rng, n):
+    return CENTRE + rng.standard_t(5, (n, 5)).astype(np.float32)
 
 
 def fresh(rng, held=60, train=80) -> Gauge:
@@ -41,9 +44,9 @@ def test_false_alarms_are_as_rare_as_is_stated(monkeypatch):
 @pytest.mark.parametrize(
     ("move", "by"),
     [
-        (lambda rows: rows * 3, "distance_p"),
-        (lambda rows: rows + 2, "distance_p"),
-        (lambda rows: rows * 0.2, "embedding_p"),  # nearer than the training images, and yet others
+        (lambda rows: rows + np.array([0, 6, 0, 0, 0], np.float32), "distance_p"),
+        (lambda rows: rows * 3, "embedding_p"),  # in the same directions, but longer
+        (lambda rows: CENTRE + (rows - CENTRE) * 0.2, "embedding_p"),  # nearer, and yet others
     ],
 )
 def test_what_has_moved_is_found(move, by):
@@ -61,10 +64,7 @@ def test_the_same_images_give_the_same_answer():
 def test_far_images_are_counted_with_an_interval():
     rng = np.random.default_rng(4)
     gauge = fresh(rng)
-    rows = np.concatenate(
-        [gauge.gaussian.mean + np.zeros((15, 5)), gauge.gaussian.mean + np.full((5, 5), 99)]
-    )
-    found = find_drift(gauge, rows.astype(np.float32), 0.05)
+    found = find_drift(gauge, np.stack([CENTRE] * 15 + [-CENTRE] * 5), 0.05)
     assert (found.images, found.beyond) == (20, 0.25)
     assert found.interval == pytest.approx((0.1119, 0.4687), abs=1e-3)  # Wilson's
 

@@ -12,7 +12,7 @@ from sklearn.covariance import LedoitWolf
 from tiny_graphs import store_tiny
 
 from surgery.artifact.image import read_image
-from surgery.artifact.novelty import NOVELTY_FILE, read_gauge, read_novelty
+from surgery.artifact.novelty import NOVELTY_FILE, Gaussian, read_gauge, read_novelty, to_directions
 from surgery.artifact.session import answer_image, open_session
 from surgery.deliver import statistics
 from surgery.deliver.precision import export_precision
@@ -28,31 +28,31 @@ def test_the_gaussian_is_that_of_ledoit_and_wolf(n, d):
     rng = np.random.default_rng(0)
     rows = (rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 5).astype(np.float32)
     new = rng.normal(5, 3, (9, d)).astype(np.float32)
-    known = LedoitWolf().fit(rows.astype(float))
+    known = LedoitWolf().fit(to_directions(rows).astype(float))
     gaussian = fit_gaussian(rows)
     assert len(gaussian.axes) == min(n - 1, d)
     for points in (rows, new):
-        assert gaussian.distances(points) == pytest.approx(np.sqrt(known.mahalanobis(points)), rel=1e-3)
+        wanted = np.sqrt(known.mahalanobis(to_directions(points)))
+        assert gaussian.distances(points) == pytest.approx(wanted, rel=1e-3)
 
 
 @pytest.mark.parametrize("rows", [np.ones((5, 3)), np.array([[1.0, 0, 0], [2, 0, 0], [4, 0, 0]])])
 def test_embeddings_without_spread_have_distances_all_the_same(rows):
     gaussian = fit_gaussian(rows.astype(np.float32))
-    at, beside = gaussian.distances(np.array([rows.mean(0), rows.mean(0) + 1], np.float32))
-    assert at == pytest.approx(0, abs=1e-3)
+    at, beside = gaussian.distances(np.array([rows[0] * 3, rows[0] + (0, 0, 9)], np.float32))
+    assert at == pytest.approx(0, abs=0.05)
     assert 1 < beside < np.inf
 
 
 def test_of_many_images_held_out_some_evenly_spread_are_kept(monkeypatch):
     monkeypatch.setattr(statistics, "CALIBRATED_IMAGES", 5)
     monkeypatch.setattr(statistics, "REFERENCE_IMAGES", 2)
-    rows = np.arange(9, dtype=np.float32)[:, None]
-    held = hold_out(fit_gaussian(np.array([[-1.0], [1.0]], np.float32)), rows)
-    assert held.reference.tolist() == [[0], [8]]
-    assert len(held.calibration) == 5
-    assert held.calibration == pytest.approx(
-        held.calibration[-1] * np.array([0, 0.25, 0.5, 0.75, 1]), rel=1e-4
-    )
+    sines = np.arange(9) / 10
+    rows = np.stack([np.sqrt(1 - sines**2), sines], 1).astype(np.float32)
+    gaussian = Gaussian(np.zeros(2, np.float32), np.array([[0, 1]], np.float32), np.ones(1), 0.0)
+    held = hold_out(gaussian, rows)
+    assert np.array_equal(held.reference, rows[[0, 8]])
+    assert held.calibration == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_an_adapted_version_knows_both_domains_half_each(source, tmp_path):
         for each in (train, fitted)
         for path in [each[i] for i in statistics.spread(len(each), half)]
     ]
-    assert gauge.gaussian.mean == pytest.approx(np.mean(rows, 0), rel=1e-4)
+    assert gauge.gaussian.mean == pytest.approx(to_directions(np.stack(rows)).mean(0), rel=1e-4)
     assert len(gauge.held_out.calibration) == 2 * min(len(val.images), len(held))
     add_statistics(tmp_path / "..", session, stored.manifest, table, val, QUIET, [])
     alone = read_gauge(tmp_path / "..", "fp32")

@@ -16,8 +16,8 @@ from surgery.recipes import drift as module
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that draws so many images of colours around a mean into a folder."""
-    return lambda name, count, mean=100: draw_colours(tmp_path / name, count, mean)
+    """Return a function that draws so many images of so red colours into a folder."""
+    return lambda name, count, red=100: draw_colours(tmp_path / name, count, red)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_images_like_those_of_the_training_are_at_home(draw: Any, drift: Any) ->
 
 def test_images_of_another_kind_have_drifted_and_adaptation_is_advised(draw: Any, drift: Any) -> None:
     add_colours()
-    folder = draw("new images", 30, 160)
+    folder = draw("new images", 30, 220)
     code, answer, said = drift("colours", folder, "--json")
     assert (code, answer["drift"]) == (0, True)
     assert answer["next"] == f"surgery adapt colours@1 --target '{folder}'"
@@ -110,7 +110,7 @@ def test_of_many_images_a_sample_is_looked_at(draw: Any, drift: Any, monkeypatch
 
 def test_images_of_the_spool_are_refused(draw: Any, drift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     add_colours()
-    folder = draw("spool/colours", 20, 160)
+    folder = draw("spool/colours", 20, 220)
     monkeypatch.setenv("SURGERY_SPOOL", str(folder.parent))
     for given in (folder, folder.parent.parent):  # a folder that holds the spool holds its images, too
         code, _, said = drift("colours", given)

@@ -33,13 +33,14 @@ def write_graph(path: Path) -> None:
 def add_colours(
     name: str = "colours", statistics: bool = True, multilabel: bool = False, **fields: Any
 ) -> StoredVersion:
-    """Add a version whose training images had colours around (100, 100, 100); 119 were held out."""
+    """Add a version whose training images had colours around a grey; 119 were held out."""
     activation: Any = "sigmoid" if multilabel else "softmax"
     manifest = Manifest(
         name=name, task="classify", created="2025-01-01T00:00:00+00:00", surgery_version="0",
         input=InputSpec("crop", 8, 8), output=OutputSpec(activation, ("red", "green", "blue")), **fields,
     )  # fmt: skip
-    gaussian = Gaussian(np.full(3, 100, np.float32), np.zeros((0, 3), np.float32), np.zeros(0), 0.01)
+    mean = np.full(3, 3**-0.5, np.float32)
+    gaussian = Gaussian(mean, np.zeros((0, 3), np.float32), np.zeros(0), 1e4)
     with Store().stage(name) as staging:
         write_graph(staging.path / "model.onnx")
         if statistics:
@@ -48,12 +49,12 @@ def add_colours(
         return staging.commit(manifest)
 
 
-def draw_colours(folder: Path, count: int, mean: float = 100) -> Path:
-    """Draw images of colours around a mean, no two of them copies, and return their folder."""
-    rng = np.random.default_rng(int(mean))
+def draw_colours(folder: Path, count: int, red: float = 100) -> Path:
+    """Draw images of colours around (red, 100, 100), no two of them copies, and return their folder."""
+    rng = np.random.default_rng(int(red))
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(count):
-        pixels = np.full((8, 8, 3), rng.normal(mean, 10, 3).clip(0, 255), np.uint8)
+        pixels = np.full((8, 8, 3), rng.normal((red, 100, 100), 10).clip(0, 255), np.uint8)
         pixels[0, 0] = k % 256
         Image.fromarray(pixels).save(folder / f"{k:03}.png")
     return folder

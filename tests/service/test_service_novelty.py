@@ -22,8 +22,10 @@ COLOURS = [(128, 128, 128), (130, 128, 128), (128, 140, 128), (0, 0, 255)]
 
 def statistics(folder: Path) -> None:
     """Write statistics by which novelty falls with the distance from grey."""
-    gaussian = Gaussian(np.full(3, 128, np.float32), np.eye(1, 3, dtype=np.float32), np.array([0.25]), 1.0)
-    write_novelty(folder, gaussian, {"fp32": HeldOut(np.linspace(0, 20, 199), np.zeros((2, 3), np.float32))})
+    mean = np.full(3, 3**-0.5, np.float32)
+    gaussian = Gaussian(mean, np.eye(1, 3, dtype=np.float32), np.array([2500.0]), 1e4)
+    held_out = HeldOut(np.linspace(0.01, 20, 199), np.zeros((2, 3), np.float32))
+    write_novelty(folder, gaussian, {"fp32": held_out})
 
 
 @pytest.mark.parametrize("add", [add_classifier, add_segmenter])

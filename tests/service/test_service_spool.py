@@ -25,7 +25,7 @@ from surgery.artifact.spool import list_spooled
 from surgery.artifact.store import Store
 
 GREY = plain((128, 128, 128))
-"""What the tiny classifier knows: an embedding of three times 128."""
+"""What the tiny classifier knows: an embedding in which red, green and blue are equal."""
 
 
 def grey(level: int) -> bytes:
@@ -33,9 +33,10 @@ def grey(level: int) -> bytes:
 
 
 def statistics(folder: Path, known: int = 99) -> None:
-    """Write statistics by which grey is common, and every other colour is farther out than all known."""
-    gaussian = Gaussian(np.full(3, 128, np.float32), np.zeros((0, 3), np.float32), np.zeros(0), 1.0)
-    held_out = HeldOut(np.linspace(0, 2, known), np.full((2, 3), 128, np.float32))
+    """Write statistics by which every grey is common, and red is farther out than all known."""
+    mean = np.full(3, 3**-0.5, np.float32)
+    gaussian = Gaussian(mean, np.zeros((0, 3), np.float32), np.zeros(0), 1e4)
+    held_out = HeldOut(np.linspace(1, 3, known), np.full((2, 3), 128, np.float32))
     write_novelty(folder, gaussian, {"fp32": held_out})
 
 
