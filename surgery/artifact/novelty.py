@@ -52,8 +52,8 @@ class Gaussian:
             StoreError: If embeddings have another length than these.
 
         References:
-            Lee et al. 2018, arXiv:1807.03888, section 2.1; Müller & Hein 2025, Mahalanobis++, for the
-            length of 1.
+            Lee et al. 2018, arXiv:1807.03888, section 2.1; Müller & Hein 2025,
+            arXiv:2505.18032, for the length of 1.
         """
         if embeddings.shape[1:] != self.mean.shape:
             raise StoreError(

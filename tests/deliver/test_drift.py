@@ -14,7 +14,6 @@ from surgery.deliver import drift as module
 from surgery.deliver.drift import _discrepancies, _kernel, check_rate, discrepancy_p, find_drift
 from surgery.deliver.statistics import fit_gaussian, hold_out
 
-
 CENTRE = np.array([6, 0, 0, 0, 0], np.float32)
 
 
