@@ -150,7 +150,18 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: np
         read_novelty(tmp_path)
 
 
+class Touch:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
-    np.savez(tmp_path / NOVELTY_FILE, mean=np.array([print], dtype=object))
+    np.savez(tmp_path / NOVELTY_FILE, mean=np.array([Touch(tmp_path / "touched")], dtype=object))
     with pytest.raises(StoreError, match="damaged"):
         read_novelty(tmp_path)
+    assert not (tmp_path / "touched").exists()

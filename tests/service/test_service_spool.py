@@ -163,6 +163,13 @@ def test_a_place_that_cannot_be_written_is_counted(
     assert counted(metrics, "failed") == 1
 
 
+def test_a_spool_that_keeps_nothing_holds_nothing_in_memory(tmp_path: Path, metrics: Metrics) -> None:
+    spool = Spool(Settings(spool=tmp_path / "spool"), metrics)
+    for _ in range(spooling.MAX_WAITING + 3):
+        spool.offer("cars", RED, 0.01)
+    assert counted(metrics, "dropped") == 0
+
+
 def test_a_full_queue_drops_and_never_waits(
     tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
