@@ -20,6 +20,7 @@ from service import spool as spooling
 from service.metrics import Metrics
 from service.settings import Settings
 from service.spool import Spool
+from surgery.artifact import disk
 from surgery.artifact.novelty import Gaussian, HeldOut, write_novelty
 from surgery.artifact.spool import list_spooled
 from surgery.artifact.store import Store
@@ -138,6 +139,20 @@ def test_several_processes_share_a_folder(tmp_path: Path, metrics: Metrics) -> N
     kept = list_spooled(tmp_path / "spool" / "cars")
     assert len(kept) == len({path.read_bytes() for path in kept}) == 10
     assert 'surgery_spool_images{model="cars"} 10.0' in metrics.exposition()[0].decode()
+
+
+def test_who_holds_the_lock_is_waited_for(tmp_path: Path, metrics: Metrics) -> None:
+    folder = tmp_path / "spool" / "cars"
+    folder.mkdir(parents=True)
+    held = disk.lock(folder)
+    spool = Spool(Settings(collect=True, spool=tmp_path / "spool"), metrics)
+    spool.start()
+    spool.offer("cars", RED, 0.01)
+    time.sleep(0.2)
+    assert list_spooled(folder) == []
+    os.close(held)
+    spool.stop(30)
+    assert len(list_spooled(folder)) == 1
 
 
 def test_a_full_disk_is_counted_and_leaves_nothing(
