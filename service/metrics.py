@@ -25,6 +25,7 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Where BentoML has all of a server's processes count together."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+NOVELTIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 class Metrics:
@@ -65,6 +66,20 @@ class Metrics:
         self._pixels = Counter(
             "surgery_pixels", "Pixels of answered images", ("model", "version"), registry=registry
         )
+        self._novelty = Histogram(
+            "surgery_novelty", "Probability that an image of the training's kind lies as far out",
+            ("model", "version"), registry=registry, buckets=NOVELTIES,
+        )  # fmt: skip
+        self._spooled = Counter(
+            "surgery_spool", "Novel images: kept, known, dropped, failed", ("model", "outcome"),
+            registry=registry,
+        )  # fmt: skip
+        # Processes share a folder: whoever looked last knows best.
+        self._spool_images, self._spool_bytes = (
+            Gauge(f"surgery_spool_{unit}", f"What the spool holds, in {unit}", ("model",), registry=registry,
+                  multiprocess_mode="mostrecent")
+            for unit in ("images", "bytes")
+        )  # fmt: skip
         self._rollouts = {
             kind: Counter(f"surgery_{kind}", text, ("model", "version", "outcome"), registry=registry)
             for kind, text in (
@@ -73,13 +88,26 @@ class Metrics:
             )
         }
 
-    def answered(self, served: Served, pixels: int, batch: int, seconds: Mapping[str, float]) -> None:
-        """Count one image that was answered."""
+    def answered(
+        self, served: Served, pixels: int, batch: int, seconds: Mapping[str, float], novelty: float | None
+    ) -> None:
+        """Count one image that was answered; `novelty` is None where its version cannot tell it."""
         name, version = served.manifest.name, str(served.manifest.version)
         for step, value in seconds.items():
             self._steps.labels(name, version, step).observe(value)
         self._batches.labels(name, version).observe(batch)
         self._pixels.labels(name, version).inc(pixels)
+        if novelty is not None:
+            self._novelty.labels(name, version).observe(novelty)
+
+    def spooled(self, name: str, outcome: str) -> None:
+        """Count what became of a novel image."""
+        self._spooled.labels(name, outcome).inc()
+
+    def spool_holds(self, name: str, images: int, size: int) -> None:
+        """Note how many images, of how many bytes, a model's spool holds."""
+        self._spool_images.labels(name).set(images)
+        self._spool_bytes.labels(name).set(size)
 
     def tried(self, rollout: Rollout, outcome: str) -> None:
         """Count what became of a request, or of an image, that a candidate was given."""

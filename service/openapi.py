@@ -242,6 +242,12 @@ def _schemas() -> dict[str, Any]:
         "overlay": _PNG,
         "probabilities": {"type": "object", "additionalProperties": _PNG},
         "explanation": _object({"label": text, "image": _PNG}),
+        "novelty": {
+            **_SHARE,
+            "type": ["number", "null"],
+            "description": "Probability that an image of the training's kind lies as far out; small is novel."
+            " Null where the version has no statistics of its training.",
+        },
     }
     result = _object({"file": text}, {**answer, "milliseconds": _ref("Milliseconds"), "error": fault})
     who = {

@@ -27,6 +27,7 @@ from .request import Question, Upload, Wish
 from .runtime import Runtime
 from .served import Served
 from .shadow import Said
+from .spool import Spool
 from .trials import Trials
 
 T = TypeVar("T")
@@ -46,6 +47,18 @@ class Read:
     decode_s: float
     prepare_s: float
     run: Future[Run]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What was made of a run of the network."""
+
+    body: dict[str, Any]
+    picture: Picture | None
+    said: Said | None
+    novelty: float | None
+    """None where the version cannot tell it."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -83,16 +96,19 @@ class Answerer:
         self.batcher = Batcher(lanes)
         self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(available_cores(), "cores")
+        self.spool = Spool(runtime.settings, metrics)
         self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings, lanes)
         self._loading = ThreadPoolExecutor(1, "loading")
 
     def start(self) -> None:
         self.batcher.start()
         self.trials.start()
+        self.spool.start()
 
     def stop(self) -> None:
         self.batcher.stop()
         self.trials.stop()
+        self.spool.stop()
         self._cores.shutdown()
         self._loading.shutdown(cancel_futures=True)
 
@@ -164,7 +180,7 @@ class Answerer:
                 run = await asyncio.wrap_future(found.run)
                 finish = functools.partial(_finish, served, found.image, run, wish, watched)
                 small = run.logits.ndim == 1 and run.logits.size <= FEW_LOGITS and not wish.explain
-                body, picture, said, finish_s = finish() if small else await _in(self._cores, finish)
+                done = finish() if small else await _in(self._cores, finish)
         except SurgeryError as error:
             raise Refusal.of(error) from error
         seconds = {
@@ -172,11 +188,12 @@ class Answerer:
             "preprocess": found.prepare_s,
             "queue": run.queue_s,
             "inference": run.inference_s,
-            "postprocess": finish_s,
+            "postprocess": done.seconds,
         }
-        self.metrics.answered(served, found.pixels, run.batch, seconds)
+        self.metrics.answered(served, found.pixels, run.batch, seconds, done.novelty)
+        self.spool.offer(served.manifest.name, upload.data, done.novelty)
         milliseconds = {step: round(value * 1e3, 3) for step, value in seconds.items()}
-        return Answered(body, picture, milliseconds, said)
+        return Answered(done.body, done.picture, milliseconds, done.said)
 
     async def _in_cores(self, read: Callable[[], Read | int]) -> Read | int:
         job = self._cores.submit(read)
@@ -221,14 +238,15 @@ def _forget(job: Future[Read | int]) -> None:
         found.run.cancel()
 
 
-def _finish(
-    served: Served, image: Pixels, run: Run, wish: Wish, watched: bool
-) -> tuple[dict[str, Any], Picture | None, Said | None, float]:
+def _finish(served: Served, image: Pixels, run: Run, wish: Wish, watched: bool) -> Finished:
     start = time.perf_counter()
     labels, mask = read_logits(run.logits, (image.shape[1], image.shape[0]), served.manifest)
+    novelty = None if served.gauge is None else served.gauge.novelty(run.embedding)
     body, picture = describe_answer(served.manifest, image, run, labels, mask, wish)
+    if picture is None:
+        body["novelty"] = novelty
     said = Said(labels, None if mask is None else _mask_png(mask, body)) if watched else None
-    return body, picture, said, time.perf_counter() - start
+    return Finished(body, picture, said, novelty, time.perf_counter() - start)
 
 
 def _mask_png(mask: Mask, body: Mapping[str, Any]) -> Picture:

@@ -12,6 +12,7 @@ from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
 from surgery.artifact.graph import GraphCache, available_cores
 from surgery.artifact.image import Pixels
 from surgery.artifact.manifest import Manifest
+from surgery.artifact.novelty import Gauge, read_gauge
 from surgery.artifact.selftest import check_selftest, read_selftest
 from surgery.artifact.session import Session, open_session
 from surgery.artifact.store import StoredVersion
@@ -38,6 +39,8 @@ class Served:
     """How images that wait are run."""
     narrow: Narrow | None = None
     """The graph on a share of the cores, where `pace` has lanes."""
+    gauge: Gauge | None = None
+    """What tells the novelty of images, where the version can tell it."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -89,6 +92,7 @@ def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
     _check_sha256(path, sha256)
     session = open_session(path, engine.device, engine.threads, cache, sha256)
     precision = manifest.precision_on(kind)
+    gauge = read_gauge(stored.path, precision)
     try:
         image = _self_test(session, manifest, stored.path, precision)
     except SurgeryError:
@@ -111,7 +115,8 @@ def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
     pace = learn_pace(session, image, engine.max_batch, lanes, open_narrow, lanes == cores)
     session.run(image[None], release=True)  # what learning took may never be needed
     narrow = Narrow(open_narrow) if pace.lanes > 1 else None
-    return Served(manifest, session, sha256, precision, path.stat().st_size / 2**20, pace, narrow)
+    mib = path.stat().st_size / 2**20
+    return Served(manifest, session, sha256, precision, mib, pace, narrow, gauge)
 
 
 def _check_sha256(path: Path, wanted: str) -> None:

@@ -77,6 +77,16 @@ class Settings(BaseSettings):
     """Bound on that folder; 0 keeps none."""
     poll_s: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     """Seconds between two looks at the store for promotions; 0 looks once, at the start."""
+    collect: bool = False
+    """Keep images that are unlike the training images in the spool, as they were sent; else none is kept."""
+    collect_below: float = Field(default=0.05, gt=0, le=1)
+    """Novelty below which an image is kept."""
+    spool: Path | None = None
+    """Folder of the images that are kept; None is spool/ beside the model store."""
+    spool_images: int = Field(default=1000, ge=1)
+    """Images kept of each model; the oldest go."""
+    spool_mib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 512.0
+    """Bound on what is kept of each model, MiB; the oldest go."""
     tracing: bool = False
     """Leave BentoML's OpenTelemetry spans on, as its own configuration asks; they cost each request time."""
     log_format: Literal["text", "json"] = "text"

@@ -146,6 +146,9 @@ def adapt(
         list[str] | None,
         Parameter(group=DATA, consume_multiple=True, negative=(), help="Folders of images without labels."),
     ] = None,
+    target_spool: Annotated[
+        bool | None, option(DATA, "The images that the service kept as novel, too or instead.")
+    ] = None,
     labels: Annotated[
         str | None, option(DATA, "Labelled data of the target: scored for the report, never used to choose.")
     ] = None,
@@ -205,7 +208,9 @@ def adapt(
     values = (load_recipe(recipe) if recipe else {}) | given
     if "model" in values:
         values.setdefault("name", values["model"].split("@")[0])
-    hint = "Adaptation needs MODEL and --target IMAGES, or a recipe of a run."
+    if values.get("target_spool"):
+        values.setdefault("target", [])
+    hint = "Adaptation needs MODEL and --target IMAGES (or --target-spool), or a recipe of a run."
     config = build_config(AdaptConfig, values, str(recipe) if recipe else "surgery adapt", hint)
     from surgery.recipes.adapt import adapt as run
 
@@ -241,6 +246,24 @@ def predict(
     from surgery.recipes.predict import predict as run
 
     run(model, images, out, device, as_json)
+
+
+@app.command
+def drift(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    images: Annotated[list[str], Parameter(help="Image files or folders, as they come.")],
+    *,
+    false_alarm_rate: Annotated[
+        float, Parameter(help="Probability of finding drift where there is none.")
+    ] = 0.05,
+    skip_bad: Annotated[bool, Parameter(negative=(), help="Leave unreadable images out.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Test whether IMAGES are drawn like those that MODEL was trained on, and say whether to adapt it."""
+    from surgery.recipes.drift import drift as run
+
+    run(model, images, false_alarm_rate, skip_bad, device, as_json)
 
 
 @app.command

@@ -150,7 +150,9 @@ def counted() -> dict[str, set[str]]:
     """Return the labels of every series that the service counts, by name."""
     metrics = Metrics(lambda: 0, lambda: 0)
     served: Any = SimpleNamespace(manifest=SimpleNamespace(name="cars", version=1))
-    metrics.answered(served, 1, 1, {"decode": 0.1})
+    metrics.answered(served, 1, 1, {"decode": 0.1}, 0.5)
+    metrics.spooled("cars", "kept")
+    metrics.spool_holds("cars", 1, 1)
     metrics.replied("/predict", "cars", "1", 400, "bad_image", 0.1)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.exposition()[0].decode()):

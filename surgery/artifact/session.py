@@ -15,6 +15,7 @@ from surgery.artifact.errors import ConfigError, StoreError, SurgeryError
 from surgery.artifact.graph import GraphCache, first_line, open_on_cpu, open_on_cuda, options_that_release
 from surgery.artifact.image import Pixels, prepare_image
 from surgery.artifact.manifest import Manifest
+from surgery.artifact.novelty import Gauge, read_gauge
 from surgery.artifact.store import StoredVersion
 
 Floats = NDArray[np.float32]
@@ -109,6 +110,8 @@ class Answer:
     """Time of each step: `prepare`, `network`, `answer`."""
     cam: Floats | None = None
     """Class activation map, shape (c, h', w'), if it was asked for and the graph gives one."""
+    novelty: float | None = None
+    """Probability that an image of the training's kind lies as far out, if there was a gauge."""
 
 
 def open_session(
@@ -168,7 +171,18 @@ def open_version(stored: StoredVersion, device: str = "auto", threads: int = 0) 
     return open_session(stored.graph("cpu" if device == "auto" else device), device, threads)
 
 
-def answer_image(session: Session, manifest: Manifest, image: Pixels, explain: bool = False) -> Answer:
+def open_gauge(stored: StoredVersion, session: Session) -> Gauge | None:
+    """Return what tells the novelty of images by a version's session; None if the version cannot tell.
+
+    Raises:
+        StoreError: If the file is damaged.
+    """
+    return read_gauge(stored.path, stored.manifest.precision_on(session.device))
+
+
+def answer_image(
+    session: Session, manifest: Manifest, image: Pixels, explain: bool = False, gauge: Gauge | None = None
+) -> Answer:
     """Return a model's answer for one decoded image: the one path from pixels to answer.
 
     Args:
@@ -176,6 +190,7 @@ def answer_image(session: Session, manifest: Manifest, image: Pixels, explain: b
         manifest: The version's manifest.
         image: RGB, shape (h, w, 3), uint8, any size.
         explain: Also the class activation map, where the graph gives one.
+        gauge: What tells its novelty, if that is wanted.
 
     Raises:
         StoreError: If graph and manifest do not belong together.
@@ -188,10 +203,11 @@ def answer_image(session: Session, manifest: Manifest, image: Pixels, explain: b
     logits, embedding, *more = (each[0] for each in run(prepared[None]))  # (h, w, 3) -> (1, h, w, 3)
     done = time.perf_counter()
     labels, mask = read_logits(logits, (image.shape[1], image.shape[0]), manifest)
+    novelty = None if gauge is None else gauge.novelty(embedding)
     end = time.perf_counter()
     spans = {"prepare": ready - start, "network": done - ready, "answer": end - done}
     milliseconds = {step: round(span * 1e3, 3) for step, span in spans.items()}
-    return Answer(labels, mask, logits, embedding, milliseconds, more[0] if more else None)
+    return Answer(labels, mask, logits, embedding, milliseconds, more[0] if more else None, novelty)
 
 
 def read_logits(

@@ -20,6 +20,9 @@ class AdaptConfig:
     """Folders of images without labels, or image files."""
     name: str
     """Name of the variant in the store."""
+    target_spool: bool = False
+    """Adapt to the images that a service kept as novel to the model, too. A run takes them into a folder of
+    its own, which stands in `target` then."""
     source: str = ""
     """Folder of labelled data, or the file that lists it; empty is what the model was trained on."""
     methods: tuple[str, ...] = ("dann",)
@@ -94,7 +97,7 @@ class AdaptConfig:
         ]
         if not self.methods or len(set(self.methods)) != len(self.methods):
             found.append(f"--method {','.join(self.methods)!r}: name one method, or several that differ")
-        if not self.target:
-            found.append("--target is missing: name a folder of images")
+        if not self.target and not self.target_spool:
+            found.append("--target is missing: name a folder of images, or give --target-spool")
         if found:
             raise ConfigError("\n".join(found), "See `surgery adapt --help`.")

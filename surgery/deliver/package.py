@@ -27,6 +27,7 @@ from surgery.deliver.classifier import CLASSIFIER_FILE, Classifier, join_classif
 from surgery.deliver.export import export_onnx
 from surgery.deliver.parity import check_parity, spread
 from surgery.deliver.scoring import Scored, score_graph
+from surgery.deliver.statistics import add_statistics
 from surgery.nets.assemble import Model
 from surgery.nets.restore import WEIGHTS_FILE, restore_model
 from surgery.train.checkpoint import write_tensors
@@ -116,7 +117,7 @@ def package(
         adapted = facts.adaptation
         manifest, val = prove(
             staging.path, model, manifest, facts.table, facts.targets, report, facts.classifier,
-            adapted.images if adapted else [],
+            adapted.images if adapted else None,
         )  # fmt: skip
         if facts.outcome.before:
             scores = {"before": facts.outcome.before} | manifest.scores
@@ -199,12 +200,13 @@ def prove(
     targets: TargetSpec,
     report: Reporter,
     classifier: Classifier | None = None,
-    others: Sequence[Path] = (),
+    others: Sequence[Path] | None = None,
 ) -> tuple[Manifest, Scored]:
-    """Export a model into a folder, check parity on val, score and calibrate the graph.
+    """Export a model into a folder, check parity on val, score and calibrate the graph, add its statistics.
 
     Args:
-        others: Images without labels on which parity is checked too, as many as of val.
+        others: Images without labels that the model was adapted to: parity is checked on as many of them as
+            of val, and the statistics are of them, too. None if they are not at hand, or there are none.
 
     Returns:
         The manifest with all of it, and what the graph made of val.
@@ -218,7 +220,7 @@ def prove(
         join_classifier(graph, classifier)
     report.line("checking parity from image bytes to answer")
     compared = [item.image for item in val]
-    compared += [others[i] for i in spread(len(others), len(val))]
+    compared += [others[i] for i in spread(len(others), len(val))] if others else []
     compare = functools.partial(check_parity, model, graph=graph, images=compared, classifier=classifier)
     parity = compare(manifest)
     session = open_session(graph, "cpu")
@@ -238,6 +240,7 @@ def prove(
         f"(logits up to {parity['largest_logit']:.3g}), answers equal"
     )
     write_json(folder / "parity.json", parity)
+    add_statistics(folder, session, manifest, table, scored, report, others)
     return dataclasses.replace(manifest, parity=parity, scores=scores), scored
 
 

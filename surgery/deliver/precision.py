@@ -27,6 +27,7 @@ from surgery.deliver.package import Unsealed, Write, copy_files, now, write_json
 from surgery.deliver.parity import spread
 from surgery.deliver.scoring import Scored, Scoring, load_item
 from surgery.deliver.speed import choose_served, measure_speed
+from surgery.deliver.statistics import add_precision
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
 
@@ -98,7 +99,12 @@ def export_precision(
             made = write_int8(parts, known, train, targets, tolerance, report, staging.path / file)
         else:
             write_fp16(parts, staging.path / file)
-        found, device = _judge(staging.path, fp32, file, known, val, targets, precision, report)
+        sessions = _open_both(staging.path, fp32, file, precision)
+        device = sessions[1].device
+        name = f"scoring {precision} and fp32 on val"
+        found = compare_graphs(*sessions, known, val, targets, report, name)
+        both = found.fp32, found.other
+        add_precision(staging.path, sessions, known, table, both, precision, report)
         manifest = _describe(parent, precision, file, fp32, found, table)
         facts = _tell(manifest, precision, found, device, tolerance) | made
         manifest = _note_parity(manifest, precision, facts)
@@ -146,21 +152,10 @@ def _share_equal(one: Answer, other: Answer, manifest: Manifest) -> float:
     return float(one.logits.argmax() == other.logits.argmax())
 
 
-def _judge(
-    folder: Path,
-    fp32: str,
-    file: str,
-    manifest: Manifest,
-    val: Sequence[Item],
-    targets: TargetSpec,
-    precision: str,
-    report: Reporter,
-) -> tuple[Compared, str]:
-    """Compare on val; fp16 on a GPU where there is one, as it is what will run it."""
+def _open_both(folder: Path, fp32: str, file: str, precision: str) -> tuple[Session, Session]:
+    """Open two graphs to compare; fp16 on a GPU where there is one, as it is what will run it."""
     other = open_session(folder / file, "auto" if precision == "fp16" else "cpu")
-    first = open_session(folder / fp32, other.device)
-    name = f"scoring {precision} and fp32 on val"
-    return compare_graphs(first, other, manifest, val, targets, report, name), other.device
+    return open_session(folder / fp32, other.device), other
 
 
 def _describe(

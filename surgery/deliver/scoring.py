@@ -26,6 +26,8 @@ class ImageResult:
     """classify: shape (c,); else None."""
     counts: np.ndarray | None
     """segment: of each class the pixels that are right, true, and predicted, shape (3, c); else None."""
+    embedding: np.ndarray
+    """Shape (d,)."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,11 @@ class Scoring:
         """Count an image: what it is, what was answered, and its mask as the file holds it, or None."""
         if item.mask is None:
             self.scorer.update(answer.logits, item.truth)
-            self.results.append(ImageResult(item, answer.logits, None))
+            self.results.append(ImageResult(item, answer.logits, None, answer.embedding))
         else:
             self.scorer.update(answer.mask, self.targets.encode_mask(mask, str(item.mask.path)))
-            self.results.append(ImageResult(item, None, self.scorer.counts[-1]))
+            counts = self.scorer.counts[-1]
+            self.results.append(ImageResult(item, None, counts, answer.embedding))
 
     def finish(self) -> Scored:
         """Return what was found."""

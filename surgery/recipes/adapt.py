@@ -82,6 +82,7 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     from surgery.nets.restore import WEIGHTS_FILE, restore_model
     from surgery.recipes.adapting import Domains, look, plan, try_method
     from surgery.recipes.finetune import read_augment
+    from surgery.recipes.spooled import take_spool
     from surgery.recipes.variant import package_variant
     from surgery.train.checkpoint import restore_weights
     from surgery.train.device import check_device, check_trackers, make_accelerator
@@ -89,7 +90,7 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
 
     check_device(config.device)
     check_trackers(config.trackers)
-    config = resolve(read_augment(config), parent)
+    config = resolve(take_spool(read_augment(config), parent, resume), parent)
     source, targets, target, labelled = read_domains(config, parent, report)
     with report.task("counting the source's classes") as task:
         prior = class_frequencies(source, targets, task.update).astype("float32")

@@ -13,6 +13,7 @@ from surgery.artifact.store import Store
 
 if TYPE_CHECKING:
     from surgery.artifact.manifest import Manifest
+    from surgery.artifact.novelty import Gauge
     from surgery.artifact.session import Session
 
 
@@ -33,7 +34,7 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
         SystemExit: With 2, after all answers, if images could not be decoded.
     """
     stored = Store().resolve(ref)
-    from surgery.artifact.session import open_version
+    from surgery.artifact.session import open_gauge, open_version
     from surgery.train.reporting import Reporter
 
     manifest = stored.manifest
@@ -45,11 +46,12 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
         if manifest.task == "segment":
             _refuse_overwriting(paths, out)
     session = open_version(stored, device)
+    gauge = open_gauge(stored, session)
     report = Reporter()
     results: list[dict[str, Any]] = []
     with report.task(f"answering with {stored.ref}") as task:
         for path in paths:
-            results.append(_answer(path, session, manifest, out))
+            results.append(_answer(path, session, manifest, gauge, out))
             task.update(len(results), len(paths))
     failed = [result for result in results if "error" in result]
     if out is not None and manifest.task == "classify":
@@ -70,7 +72,9 @@ def predict(ref: str, images: list[str], out: Path | None, device: str, as_json:
     report.line(f"next: bentoml serve, then curl -F image=@{paths[0]} http://127.0.0.1:3000/predict")
 
 
-def _answer(path: Path, session: Session, manifest: Manifest, out: Path | None) -> dict[str, Any]:
+def _answer(
+    path: Path, session: Session, manifest: Manifest, gauge: Gauge | None, out: Path | None
+) -> dict[str, Any]:
     """Return one row of the results, and write its files."""
     from surgery.artifact.answer import draw_overlay, encode_mask_png, mask_pixels
     from surgery.artifact.image import read_image
@@ -81,7 +85,8 @@ def _answer(path: Path, session: Session, manifest: Manifest, out: Path | None) 
         image = read_image(path)
     except ImageError as error:
         return result | {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
-    answer = answer_image(session, manifest, image)
+    answer = answer_image(session, manifest, image, gauge=gauge)
+    result["novelty"] = answer.novelty
     if answer.mask is None:
         return result | {"labels": answer.labels}
     if out is not None:
@@ -136,9 +141,13 @@ def _describe(result: dict[str, Any]) -> str:
         found = ", ".join(
             f"{row['label']} {row['probability']:.4f}" for row in chosen_labels(result["labels"])
         )
-        return f"{result['image']}: {found or 'none of the labels'}"
+        return f"{result['image']}: {found or 'none of the labels'}{_describe_novelty(result)}"
     shares = ", ".join(f"{name} {share:.2%}" for name, share in result["pixels"].items())
-    return f"{result['image']}: {shares} -> {result['mask']}"
+    return f"{result['image']}: {shares}{_describe_novelty(result)} -> {result['mask']}"
+
+
+def _describe_novelty(result: dict[str, Any]) -> str:
+    return "" if result["novelty"] is None else f" (novelty {result['novelty']:.4f})"
 
 
 def chosen_labels(labels: list[Any]) -> list[Any]:
@@ -150,11 +159,13 @@ def _write_csv(path: Path, results: list[dict[str, Any]]) -> None:
     classes = sorted(row["label"] for row in results[0]["labels"]) if results else []
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "label", *classes])
+        writer.writerow(["image", "label", "novelty", *classes])
         for result in results:
             by_class = {row["label"]: row["probability"] for row in result["labels"]}
             label = ";".join(row["label"] for row in chosen_labels(result["labels"]))
-            writer.writerow([result["image"], label, *(f"{by_class[name]:.6f}" for name in classes)])
+            novelty = "" if result["novelty"] is None else f"{result['novelty']:.6f}"
+            shares = (f"{by_class[name]:.6f}" for name in classes)
+            writer.writerow([result["image"], label, novelty, *shares])
 
 
 def _write_png(path: Path, image: Any) -> None:

@@ -98,9 +98,9 @@ def open_run(
     return Run(folder, False)
 
 
-def unfinished_config(name: str) -> dict[str, Any] | None:
-    """Return the config of the newest unfinished run of a name, as plain values, if there is one."""
-    folder = _find_unfinished(name, "finetune")
+def unfinished_config(name: str, kind: str = "finetune") -> dict[str, Any] | None:
+    """Return the config of the newest unfinished run of a name and kind, as plain values, if there is one."""
+    folder = _find_unfinished(name, kind)
     if folder is None:
         return None
     values: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))["config"]

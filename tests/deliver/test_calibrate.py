@@ -115,6 +115,8 @@ def test_truths_are_those_of_the_items() -> None:
     one = Item(Path("x"), 2, None, "val")
     several = Item(Path("y"), None, None, "val", (0, 2))
     none = Item(Path("z"), None, None, "val", ())
-    results = [ImageResult(item, np.arange(3.0), None) for item in (several, none)]
+    results = [ImageResult(item, np.arange(3.0), None, np.zeros(1)) for item in (several, none)]
     assert gather(results, SEVERAL).truth.tolist() == [[True, False, True], [False, False, False]]
-    assert gather([ImageResult(one, np.arange(3.0), None)], ONE).truth.tolist() == [[False, False, True]]
+    assert gather([ImageResult(one, np.arange(3.0), None, np.zeros(1))], ONE).truth.tolist() == [
+        [False, False, True]
+    ]

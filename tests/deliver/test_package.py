@@ -15,13 +15,15 @@ from tiny_run import NET, trained
 from surgery.artifact.answer import softmax
 from surgery.artifact.errors import ParityError, StoreError, WeightsError
 from surgery.artifact.image import read_image
-from surgery.artifact.session import answer_image, open_session
+from surgery.artifact.novelty import NOVELTY_FILE
+from surgery.artifact.session import answer_image, open_gauge, open_session, open_version
 from surgery.artifact.store import Store, StoredVersion
 from surgery.data.matching import match_targets
 from surgery.data.readers import read_table
 from surgery.deliver import package as package_module
 from surgery.deliver import parity as parity_module
 from surgery.deliver.package import Facts, export_again, package
+from surgery.deliver.statistics import fit_gaussian
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.restore import initial_model, restore_model
 from surgery.nets.weights import load_weights
@@ -212,6 +214,40 @@ def test_what_is_written_into_a_draft_belongs_to_the_version(stored):
     assert "note.txt" in again.manifest.files
     assert [result.item for result in drafts[0].val.images] == facts.table.of("val")
     assert drafts[0].manifest.scores == again.manifest.scores
+
+
+def test_a_version_carries_statistics_of_its_own_graph(stored):
+    _, version, _, facts = stored
+    assert NOVELTY_FILE in version.manifest.files
+    session = open_version(version, "cpu")
+    gauge = open_gauge(version, session)
+
+    def ask(split):
+        images = [read_image(item.image) for item in facts.table.of(split)]
+        return [answer_image(session, version.manifest, image, gauge=gauge) for image in images]
+
+    fitted = fit_gaussian(np.stack([answer.embedding for answer in ask("train")]))
+    assert gauge.gaussian.mean == pytest.approx(fitted.mean)
+    val = ask("val")
+    embeddings = np.stack([answer.embedding for answer in val])
+    assert gauge.held_out.calibration == pytest.approx(sorted(fitted.distances(embeddings)), rel=1e-4)
+    assert gauge.held_out.reference == pytest.approx(embeddings)
+    # Of four images held out the farthest has a novelty of 2 / 5: it is not farther than itself.
+    assert sorted(answer.novelty for answer in val) == [0.4, 0.6, 0.8, 1.0]
+    image = read_image(facts.table.items[0].image)
+    assert answer_image(session, version.manifest, image).novelty is None
+
+
+def test_another_export_keeps_the_statistics_but_of_graphs_that_are_gone(stored):
+    store, version, _, facts = stored
+    with np.load(version.path / NOVELTY_FILE) as held:
+        arrays = dict(held)
+    gone = {name.replace("fp32", "int8"): array for name, array in arrays.items() if "fp32" in name}
+    np.savez(version.path / NOVELTY_FILE, **arrays | gone)
+    again = export_again(store, version, facts.table, facts.targets, Reporter())
+    with np.load(again.path / NOVELTY_FILE) as held:
+        assert set(held) == set(arrays)
+        assert all(np.array_equal(held[name], array) for name, array in arrays.items())
 
 
 def test_parity_is_kept_beside_the_graph(stored):

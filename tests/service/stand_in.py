@@ -98,6 +98,7 @@ async def predict(request: Request) -> Response:
     body = {key: row[key] for key in ("version", "sha256", "precision", "task")}
     body |= {"model": name, "milliseconds": TIMES}
     body |= answer_labels(pixels) if row["task"] == "classify" else answer_mask(pixels)
+    body["novelty"] = {"colours": 0.42, "street": 0.00398}[name]
     if form.get("explain") == "true":
         strength = np.linspace(0, 255, pixels.shape[1]).astype(np.uint8)
         heat = np.tile(strength, (len(pixels), 1))  # (w,) -> (h, w)

@@ -126,6 +126,21 @@ def test_a_mask_is_drawn_as_opaque_and_with_the_classes_that_are_wanted(visit: O
     expect(page.locator("#under")).to_have_text("under the pointer: red")
 
 
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("colours", "Like the training images (novelty p = 0.42)"),
+        ("street", "Unlike the training images (novelty p = 0.004)"),
+    ],
+)
+def test_a_line_says_whether_the_image_is_like_the_training_images(
+    visit: Opener, model: str, line: str
+) -> None:
+    page = visit()
+    give(page, file("red.png", RED), model=model)
+    expect(page.locator("#answer-body > p")).to_have_text(line)
+
+
 def test_an_explanation_is_asked_for_once_and_laid_over_the_image(visit: Opener) -> None:
     page = visit()
     give(page, file("street.png", street()))

@@ -26,7 +26,8 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "tokens_file": tmp_path / "tokens", "max_body_mib": 1.5, "max_pixels": 10, "max_pixels_held": 20, "max_images": 2,
         "max_concurrency": 2, "max_waiting": 0, "body_timeout_s": 2.5, "timeout_s": 0.5, "max_batch": 4,
         "max_lanes": 3, "max_extra_mib": 7.0, "graph_cache": Path("/var/cache/graphs"), "graph_cache_mib": 9.0,
-        "poll_s": 0.0, "tracing": True, "log_format": "json",
+        "poll_s": 0.0, "collect": True, "collect_below": 0.01, "spool": Path("/srv/spool"), "spool_images": 7,
+        "spool_mib": 8.0, "tracing": True, "log_format": "json",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():

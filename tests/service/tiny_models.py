@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,9 +73,13 @@ def _model(
 
 def add_classifier(
     store: Store, name: str = "colours", scale: float = SCALE, explains: bool = True,
-    asked: tuple[np.ndarray, np.ndarray] | None = None, **fields: Any,
+    asked: tuple[np.ndarray, np.ndarray] | None = None, prepare: Callable[[Path], object] | None = None,
+    **fields: Any,
 ) -> StoredVersion:  # fmt: skip
-    """Add a version that answers which of red, green and blue an image is; `asked`: its self-test."""
+    """Add a version that answers which of red, green and blue an image is.
+
+    `asked` is its self-test, and `prepare` adds files to it.
+    """
     manifest = Manifest(
         name=name,
         task="classify",
@@ -87,10 +93,14 @@ def add_classifier(
         onnx.save(classifier_graph(scale, explains), staging.path / "model.onnx")
         if asked:
             np.savez(staging.path / SELFTEST_FILE, image=asked[0], logits=asked[1])
+        if prepare:
+            prepare(staging.path)
         return staging.commit(manifest)
 
 
-def add_segmenter(store: Store, name: str = "cars") -> StoredVersion:
+def add_segmenter(
+    store: Store, name: str = "cars", prepare: Callable[[Path], object] | None = None
+) -> StoredVersion:
     """Add a version that answers which pixels are red."""
     manifest = Manifest(
         name=name,
@@ -102,6 +112,8 @@ def add_segmenter(store: Store, name: str = "cars") -> StoredVersion:
     )
     with store.stage(name) as staging:
         onnx.save(segmenter_graph(), staging.path / "model.onnx")
+        if prepare:
+            prepare(staging.path)
         return staging.commit(manifest)
 
 

@@ -1,0 +1,249 @@
+"""Statistics of a version's training embeddings, by which its service knows images that are unlike them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+from surgery.artifact.errors import DataError, ImageError
+from surgery.artifact.image import Pixels, prepare_image, read_image
+from surgery.artifact.manifest import Manifest
+from surgery.artifact.novelty import Gaussian, HeldOut, read_novelty, to_directions, write_novelty
+from surgery.artifact.session import Floats, Session
+from surgery.data.hashing import hash_file
+from surgery.data.loaders import iterate
+from surgery.data.table import Table
+from surgery.data.unlabelled import find_unlabelled
+from surgery.deliver.parity import spread
+from surgery.deliver.scoring import Scored
+from surgery.train.interrupt import raise_if_requested
+from surgery.train.reporting import Reporter
+
+FITTED_IMAGES = 512
+"""Training images, evenly spread, that the Gaussian is of; of two domains half of them each."""
+CALIBRATED_IMAGES = 2000
+"""Images held out whose distances are kept."""
+REFERENCE_IMAGES = 256
+"""Images held out whose embeddings are kept."""
+LEAST_FITTED = 2
+LEAST_VARIANCE = 1e-10
+"""Of embeddings of length 1 along an axis: where the training images are all alike, another image is far out
+but not infinitely so."""
+
+
+def fit_gaussian(embeddings: Floats) -> Gaussian:
+    """Return mean and covariance of embeddings' directions, shrunk towards a sphere as Ledoit and Wolf do.
+
+    Args:
+        embeddings: Shape (n, d), n at least 2; d may exceed n.
+
+    References:
+        Ledoit & Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices,
+        section 3.2.
+    """
+    rows = to_directions(embeddings).astype(np.float64)
+    mean = rows.mean(0)
+    shrinkage = float(ledoit_wolf_shrinkage(rows))
+    _, singular, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    along = np.square(singular) / len(rows)
+    sphere = along.sum() / rows.shape[1]
+    # A singular value that is nothing but rounding has an axis that is nothing but rounding.
+    kept = singular > 1e-7 * max(singular[0], np.finfo(np.float64).tiny)
+    variances = np.maximum((1 - shrinkage) * along[kept] + shrinkage * sphere, LEAST_VARIANCE)
+    return Gaussian(
+        mean.astype(np.float32),
+        axes[kept].astype(np.float32),
+        1 / variances,
+        1 / max(shrinkage * sphere, LEAST_VARIANCE),
+    )
+
+
+def hold_out(gaussian: Gaussian, embeddings: Floats) -> HeldOut:
+    """Return distances and embeddings of images that nothing was fitted on, evenly spread if there are many.
+
+    Args:
+        gaussian: Of the training embeddings.
+        embeddings: Shape (n, d), n at least 1.
+    """
+    counted = embeddings[spread(len(embeddings), CALIBRATED_IMAGES)]
+    kept = embeddings[spread(len(embeddings), REFERENCE_IMAGES)]
+    # One by one, as they are asked for: products of many are rounded otherwise, which would decide ties.
+    distances = [gaussian.distances(row[None])[0] for row in counted]
+    return HeldOut(np.sort(distances), kept)
+
+
+def add_statistics(
+    folder: Path,
+    session: Session,
+    manifest: Manifest,
+    table: Table,
+    val: Scored,
+    report: Reporter,
+    targets: Sequence[Path] | None = None,
+) -> None:
+    """Write the statistics of a version's float32 graph, unless the version can have none, which is said.
+
+    They are of the embeddings that the graph answers from image bytes, as those of a question will be. A
+    file that was copied from the version's parent is kept: graphs of the same weights answer the same.
+
+    Args:
+        folder: The version's folder.
+        session: Its float32 graph.
+        manifest: What it takes and answers.
+        table: Its train is fitted on.
+        val: What the graph made of val, which is held out.
+        report: Where progress is shown.
+        targets: Images without labels that the model was adapted to, which count as much as those of the
+            table; None finds them by the manifest.
+    """
+    known = read_novelty(folder)
+    if known is not None and "fp32" in known[1]:
+        write_novelty(folder, known[0], {"fp32": known[1]["fp32"]})
+        return
+    found = _fit(session, manifest, table, val, report, targets)
+    if found is not None:
+        gaussian, held_out = found
+        write_novelty(folder, gaussian, {"fp32": hold_out(gaussian, held_out)})
+
+
+def add_precision(
+    folder: Path,
+    sessions: tuple[Session, Session],
+    manifest: Manifest,
+    table: Table,
+    found: tuple[Scored, Scored],
+    precision: str,
+    report: Reporter,
+) -> None:
+    """Write what a further graph makes of the images held out: its embeddings are not those of float32.
+
+    Args:
+        folder: The version's folder, with its parent's file if that has one.
+        sessions: The float32 graph and the further one.
+        manifest: What they take and answer.
+        table: The data set.
+        found: What both made of val.
+        precision: Of the further graph.
+        report: Where progress is shown.
+    """
+    if read_novelty(folder) is None:
+        add_statistics(folder, sessions[0], manifest, table, found[0], report)
+    known = read_novelty(folder)
+    if known is None:
+        return
+    gaussian, held_out = known
+    targets = _find_targets(manifest)
+    if targets is None:
+        report.line(f"{precision}: no novelty, since the images that it was adapted to are not there")
+        held_out.pop(precision, None)
+    else:
+        theirs = _embed_held_out(sessions[1], manifest, found[1], report, targets)
+        held_out[precision] = hold_out(gaussian, theirs)
+    write_novelty(folder, gaussian, held_out)
+
+
+def _fit(
+    session: Session,
+    manifest: Manifest,
+    table: Table,
+    val: Scored,
+    report: Reporter,
+    targets: Sequence[Path] | None,
+) -> tuple[Gaussian, Floats] | None:
+    """Return the Gaussian, and the embeddings of the images held out, (n, d)."""
+    targets = _find_targets(manifest) if targets is None else targets
+    train = [item.image for item in table.of("train")]
+    if targets is None or len(train) < LEAST_FITTED or not val.images:
+        why = "the images that it was adapted to are not there" if targets is None else "too few images"
+        report.line(f"no statistics of training embeddings: {why}")
+        return None
+    chosen = [train[i] for i in spread(len(train), FITTED_IMAGES)]
+    fitted = [path for path in targets if not is_held_out(path)]
+    if fitted:
+        most = min(len(train), len(fitted), FITTED_IMAGES // 2)
+        chosen = [rows[i] for rows in (train, fitted) for i in spread(len(rows), most)]
+    embeddings = embed(session, manifest, chosen, report, "statistics of the training embeddings")
+    embeddings = embeddings[np.isfinite(embeddings).all(1)]  # one that is not would leave no mean
+    if len(embeddings) < LEAST_FITTED:
+        report.line("no statistics of training embeddings: too few images have one")
+        return None
+    return fit_gaussian(embeddings), _embed_held_out(session, manifest, val, report, targets)
+
+
+def _embed_held_out(
+    session: Session, manifest: Manifest, val: Scored, report: Reporter, targets: Sequence[Path]
+) -> Floats:
+    """Return the embeddings of val and of as many target images that the fit left out, (n, d)."""
+    ours = np.stack([each.embedding for each in val.images])
+    held = [path for path in targets if is_held_out(path)]
+    if not held:
+        return ours
+    most = min(len(ours), len(held), CALIBRATED_IMAGES // 2)
+    chosen = [held[i] for i in spread(len(held), most)]
+    theirs = embed(session, manifest, chosen, report, "embeddings of target images held out")
+    return np.concatenate([ours[spread(len(ours), most)], theirs]) if len(theirs) else ours
+
+
+def is_held_out(path: Path) -> bool:
+    """Tell on which side of the statistics a target image stands: half of them are fitted on.
+
+    The image's own digest decides, so a later export of the model comes to the same, whatever has been added
+    to the folder or taken from it, and copies stand on one side.
+    """
+    return int(hash_file(path)[0], 16) % 2 == 1
+
+
+def read_or_none(path: Path) -> Pixels | None:
+    """Return the image in a file, (h, w, 3); None if there is none that can be read."""
+    try:
+        return read_image(path)
+    except ImageError:
+        return None
+
+
+def embed(
+    session: Session,
+    manifest: Manifest,
+    images: Sequence[Path],
+    report: Reporter,
+    name: str,
+    read: Callable[[Path], Pixels | None] = read_or_none,
+) -> Floats:
+    """Return what a graph makes of image files, as it would of a question's.
+
+    Args:
+        session: The graph.
+        manifest: What it takes.
+        images: The files.
+        report: Where progress is shown.
+        name: What it is for, in words.
+        read: Returns an image, or None to leave it out. By default the unreadable ones are left out without
+            a word: data is checked before anything is trained on it.
+
+    Returns:
+        Shape (n, d), float32; (0, 0) if none can be read.
+    """
+    found = []
+    with report.task(name) as task:
+        order = [[k] for k in range(len(images))]
+        for done, loaded in enumerate(iterate(images, order, read, workers=1), start=1):
+            if loaded[0] is not None:
+                prepared = prepare_image(loaded[0], manifest.input)
+                found.append(session.run(prepared[None])[1][0])  # (h, w, 3) -> (1, h, w, 3) -> (d,)
+            task.update(done, len(images))
+            raise_if_requested()
+    return np.stack(found) if found else np.zeros((0, 0), np.float32)
+
+
+def _find_targets(manifest: Manifest) -> list[Path] | None:
+    """Return the images that a model was adapted to, [] if it was not; None if they are not there."""
+    adaptation = manifest.provenance.get("adaptation")
+    if adaptation is None:
+        return []
+    try:
+        return find_unlabelled([Path(each) for each in adaptation["target"]["path"]]).images
+    except DataError:
+        return None

@@ -1,0 +1,86 @@
+"""A run of adaptation takes the images of a spool, and keeps them whatever the service does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from surgery.artifact.errors import ConfigError, DataError
+from surgery.artifact.spool import list_spooled
+from surgery.config import AdaptConfig, to_dict
+from surgery.recipes.spooled import take_spool
+from surgery.train.run import runs_root
+
+CARS: Any = SimpleNamespace(name="cars")
+
+
+def config(**fields: Any) -> AdaptConfig:
+    return AdaptConfig(**{"model": "cars@1", "target": (), "name": "night", "target_spool": True} | fields)
+
+
+@pytest.fixture
+def spool(rooms: Path) -> Path:
+    """Two images in the spool of `cars`."""
+    folder = rooms / "spool" / "cars"
+    folder.mkdir(parents=True)
+    for day in (1, 2):
+        (folder / f"2026010{day}T000000.000000Z-{str(day) * 64}.jpg").write_bytes(b"image %d" % day)
+    return folder
+
+
+def test_the_images_of_the_spool_stand_beside_the_given_target(spool: Path) -> None:
+    taken = take_spool(config(target=("given",)), CARS, False)
+    given, own = taken.target
+    assert (given, taken.target_spool) == ("given", False)
+    images = sorted(Path(own).iterdir())
+    assert [path.read_bytes() for path in images] == [b"image 1", b"image 2"]
+    assert [path.name for path in images] == [path.name for path in list_spooled(spool)]
+    assert Path(own).parent == runs_root()
+    assert Path(own).stat().st_mode & 0o777 == 0o700
+
+
+def test_what_the_service_removes_the_run_still_has(spool: Path) -> None:
+    own = Path(take_spool(config(), CARS, False).target[0])
+    for path in list_spooled(spool):
+        path.unlink()
+    assert [path.read_bytes() for path in sorted(own.iterdir())] == [b"image 1", b"image 2"]
+
+
+def test_a_spool_on_another_disk_is_copied(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    own = Path(take_spool(config(), CARS, False).target[0])
+    assert len(list(own.iterdir())) == 2
+
+
+def test_each_run_has_its_own_and_a_resumed_one_what_it_began_with(spool: Path) -> None:
+    first = take_spool(config(), CARS, True)
+    assert take_spool(config(), CARS, True).target != first.target
+    folder = runs_root() / "night-20260101-000000"
+    folder.mkdir(parents=True)
+    run = {"name": "night", "kind": "adapt", "state": "unfinished", "config": to_dict(first)}
+    (folder / "run.json").write_text(json.dumps(run))
+    (spool / f"20260103T000000.000000Z-{'3' * 64}.jpg").write_bytes(b"image 3")
+    assert take_spool(config(), CARS, True).target == first.target
+    assert len(list(Path(take_spool(config(), CARS, False).target[0]).iterdir())) == 3
+
+
+def test_without_the_wish_the_spool_is_left_alone(spool: Path) -> None:
+    asked = config(target=("given",), target_spool=False)
+    assert take_spool(asked, CARS, False) is asked
+    assert not runs_root().exists()
+
+
+def test_an_empty_spool_is_an_error_that_says_where_it_is(rooms: Path) -> None:
+    with pytest.raises(DataError, match=r"spool/cars: holds no image") as raised:
+        take_spool(config(), CARS, False)
+    assert "SURGERY_COLLECT" in raised.value.hint
+    with pytest.raises(ConfigError, match="--target-spool"):
+        config(target_spool=False)
