@@ -155,6 +155,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
     import timm
 
     import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
+    import surgery.nets.yosinski_small  # noqa: F401, so does it
 
     names: list[str] = timm.list_models(pattern)
     return names
@@ -165,6 +166,7 @@ def is_backbone(name: str) -> bool:
     import timm
 
     import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
+    import surgery.nets.yosinski_small  # noqa: F401, so does it
 
     return bool(timm.is_model(name))
 

@@ -1,0 +1,78 @@
+"""The commands of `surgery study`; like the others they import what they need when they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+
+study_app = App(name="study", help="Studies: what a network knows, and what the data has to teach.")
+
+STUDY = Group("Study", sort_key=1)
+TRAININGS = Group("All studies", sort_key=2)
+
+
+def option(group: Group, help: str) -> Parameter:
+    """Return a parameter of a group; flags have no negative form."""
+    return Parameter(group=group, help=help, negative=())
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every study takes."""
+
+    seeds: Annotated[int, option(TRAININGS, "Repeats; intervals are over them.")] = 3
+    epochs: Annotated[int | None, option(TRAININGS, "Passes over the images of each training.")] = None
+    image_size: Annotated[int | None, option(TRAININGS, "Side of the square input, pixels.")] = None
+    per_class: Annotated[int | None, option(TRAININGS, "Images of a class at most.")] = None
+    batch_size: Annotated[int, option(TRAININGS, "Images per step.")] = 64
+    jobs: Annotated[int, option(TRAININGS, "Trainings at a time.")] = 1
+    backend: Annotated[str, option(TRAININGS, "loky, threading, dask or ray.")] = "loky"
+    device: Annotated[Literal["auto", "cpu", "cuda"], option(TRAININGS, "Where to train.")] = "auto"
+    out: Annotated[Path | None, option(TRAININGS, "Folder of the result.")] = None
+    as_json: Annotated[
+        bool, Parameter(name="--json", group=TRAININGS, negative=(), help="Print one JSON object on stdout.")
+    ] = False
+
+    def config(self, data: str) -> Any:
+        """Return the options as the recipes take them."""
+        from surgery.config.study import StudyConfig
+
+        given = {key: value for key, value in vars(self).items() if key != "as_json"}
+        return StudyConfig(data, **given)
+
+
+Data = Annotated[str, Parameter(help="Folder of the data set, or a CSV file.")]
+Options = Annotated[Common, Parameter(name="*")]
+PLAIN = Common()
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """Return the whole numbers of a list with commas.
+
+    Raises:
+        ConfigError: If one is none.
+    """
+    from surgery.artifact.errors import ConfigError
+
+    try:
+        return tuple(int(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{text!r} is no list of whole numbers", "For example 1,2,3.") from None
+
+
+@study_app.command
+def transfer(
+    data: Data,
+    *,
+    split: Annotated[str, option(STUDY, "random, or a YAML file of two groups of classes.")] = "random",
+    network: Annotated[str, option(STUDY, "A backbone, trained from random weights.")] = "yosinski_small",
+    layers: Annotated[str | None, option(STUDY, "How many layers are copied, such as 1,3,5.")] = None,
+    common: Options = PLAIN,
+) -> None:
+    """How far up the layers are general: train halves of the classes from each other's layers."""
+    from surgery.recipes.study_transfer import transfer as run
+
+    run(common.config(data), split, network, numbers(layers), common.as_json)
