@@ -76,3 +76,17 @@ def transfer(
     from surgery.recipes.study_transfer import transfer as run
 
     run(common.config(data), split, network, numbers(layers), common.as_json)
+
+
+@study_app.command
+def memorise(
+    data: Data,
+    *,
+    network: Annotated[str, option(STUDY, "A backbone, trained from random weights.")] = "yosinski_small",
+    plain: Annotated[bool, option(STUDY, "Without augmentation, weight decay and dropout.")] = False,
+    common: Options = PLAIN,
+) -> None:
+    """Whether the labels carry a signal: how fast true and random labels and pixels are learnt by heart."""
+    from surgery.recipes.study_memorise import memorise as run
+
+    run(common.config(data), network, not plain, common.as_json)
