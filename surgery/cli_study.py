@@ -90,3 +90,36 @@ def memorise(
     from surgery.recipes.study_memorise import memorise as run
 
     run(common.config(data), network, not plain, common.as_json)
+
+
+@study_app.command
+def shuffle(
+    data: Data,
+    *,
+    backbone: Annotated[str, option(STUDY, "A timm model.")] = "tf_efficientnet_lite0",
+    weights: Annotated[str, option(STUDY, "Of the pretrained start: imagenet, hub, FILE, …")] = "imagenet",
+    blocks: Annotated[str | None, option(STUDY, "Sides of the blocks, pixels, such as 224,56,14.")] = None,
+    permute: Annotated[
+        Literal["one", "each"], option(STUDY, "One permutation for all images, or each its own.")
+    ] = "one",
+    common: Options = PLAIN,
+) -> None:
+    """What a pretrained start still gives on images whose blocks are shuffled."""
+    from surgery.recipes.study_shuffle import shuffle as run
+
+    run(common.config(data), backbone, weights, numbers(blocks), permute, common.as_json)
+
+
+@study_app.command
+def checkpoints(
+    run: Annotated[Path, Parameter(help="Folder of a run with --keep-checkpoints all.")],
+    data: Data,
+    *,
+    most: Annotated[int | None, option(STUDY, "Checkpoints at most, evenly spread.")] = None,
+    frozen: Annotated[bool, option(STUDY, "Train the head alone.")] = False,
+    common: Options = PLAIN,
+) -> None:
+    """Whether longer pretraining transfers better: fine-tune from the checkpoints of RUN."""
+    from surgery.recipes.study_checkpoints import checkpoints as study
+
+    study(common.config(data), run, most, frozen, common.as_json)
