@@ -123,3 +123,22 @@ def checkpoints(
     from surgery.recipes.study_checkpoints import checkpoints as study
 
     study(common.config(data), run, most, frozen, common.as_json)
+
+
+@study_app.command
+def cut(
+    data: Data,
+    *,
+    backbone: Annotated[str, option(STUDY, "A timm model.")] = "vgg16",
+    weights: Annotated[str, option(STUDY, "imagenet, hub, FILE or NAME[@VERSION].")] = "imagenet",
+    treat: Annotated[
+        str | None, option(STUDY, "Above the cut: head, kept, fresh, fresh+ (that tunes below it too), or some.")
+    ] = None,
+    lowest: Annotated[bool, option(STUDY, "Train from the lowest stages on too; takes long.")] = False,
+    common: Options = PLAIN,
+) -> None:
+    """Where to cut a pretrained backbone for DATA: what to freeze, what to keep, what is new."""
+    from surgery.recipes.study_cut import cut as run
+
+    treatments = tuple(part for part in (treat or "").split(",") if part)
+    run(common.config(data), backbone, weights, treatments, lowest, common.as_json)

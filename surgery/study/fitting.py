@@ -148,6 +148,7 @@ def fit(
     train_bn: bool = True,
     watches: bool = False,
     enough: float | None = None,
+    cache_gib: float = 0.0,
 ) -> Fitted:
     """Train a model from stage `first` on; the stages before it do not change.
 
@@ -163,6 +164,7 @@ def fit(
         train_bn: Let the batch norm of stages that learn use and update the batch's statistics.
         watches: Score judged and training images after each epoch, not the judged ones after the last alone.
         enough: End when this share of the training images is learnt (with `watches`).
+        cache_gib: Bound of the cache on disk for what is frozen; 0: none (see `MemoryFeed`).
     """
     accelerator = make_accelerator(recipe.device, "fp32", trackers=())
     patience = 1 if enough is not None else None
@@ -179,7 +181,7 @@ def fit(
     )
 
     def open_feed(cut: int, scale: float) -> MemoryFeed:
-        return MemoryFeed(model, cut, pictures, recipe.augment, seed, accelerator.device)
+        return MemoryFeed(model, cut, pictures, recipe.augment, seed, accelerator.device, cache_gib)
 
     loss = make_loss(open_feed(0, 1.0).targets.output)
     rule = LastEpoch(recipe.epochs, watches, enough)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from surgery.data.targets import TargetSpec
 from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.study.pictures import Pictures, Side
-from surgery.train.cache import to_half
+from surgery.train.cache import ActivationCache, digest_modules, pack, to_half
 from surgery.train.cut import encode_prefix
 from surgery.train.feed import Batch
 
@@ -37,6 +38,8 @@ class MemoryFeed:
         augment: `none`, or a preset: then a new view every epoch, and the frozen part is run every time.
         seed: Of order and augmentation.
         device: Where the model lies.
+        cache_gib: Bound of the cache on disk that holds the activations of images as they are on file, for
+            other trainings with the same frozen part; 0: none.
     """
 
     model: Model
@@ -45,6 +48,7 @@ class MemoryFeed:
     augment: str
     seed: int
     device: torch.device
+    cache_gib: float = 0.0
     plan: None = None
     input: InputSpec = field(init=False)
     targets: TargetSpec = field(init=False)
@@ -55,10 +59,7 @@ class MemoryFeed:
         classes = self.pictures.classes
         output = OutputSpec("softmax", classes, ())
         self.targets = TargetSpec("classify", output, tuple(range(len(classes))))
-        self._items = {
-            name: [Item(Path(each), int(label), None, "train") for each, label in zip(s.names, s.labels, strict=True)]
-            for name, s in self._sides.items()
-        }
+        self._items = {name: _list_items(held) for name, held in self._sides.items()}
         self._view = make_view(self.input, self.augment)
         self._kept: dict[str, dict[str, Tensor]] = {}
 
@@ -123,18 +124,55 @@ class MemoryFeed:
     def _frozen(self, side: str) -> dict[str, Tensor]:
         """Return the activations of a side, (n, c, h, w) half floats and channels last."""
         if side not in self._kept:
-            images = self._sides[side].images
-            step = max(1, AT_ONCE // (images.shape[1] * images.shape[2]))
-            parts = [
-                {key: to_half(value) for key, value in self._encode(images[k : k + step]).items()}
-                for k in range(0, len(images), step)
-            ]
+            held, cache = self._sides[side], self._open_cache()
+            records = {} if cache is None else {name: cache.get(name) for name in held.names}
+            missing = [row for row, name in enumerate(held.names) if records.get(name) is None]
+            step = max(1, AT_ONCE // (held.images.shape[1] * held.images.shape[2]))
+            parts: dict[int, dict[str, Tensor]] = {}
+            for rows in (missing[k : k + step] for k in range(0, len(missing), step)):
+                found = {key: to_half(value) for key, value in self._encode(held.images[rows]).items()}
+                for i, row in enumerate(rows):
+                    parts[row] = {key: value[i] for key, value in found.items()}  # (c, h, w) each
+                    if cache is not None:
+                        cache.put(held.names[row], {key: pack(value[i]) for key, value in found.items()})
+            for row, name in enumerate(held.names):
+                record = records.get(name)
+                if record is not None:
+                    parts[row] = {key: value.movedim(-1, 0) for key, value in record.items()}
             self._kept[side] = {
-                key: torch.cat([part[key] for part in parts]).to(memory_format=torch.channels_last)
+                key: torch.stack([parts[row][key].to(self.device) for row in range(len(held))]).contiguous(
+                    memory_format=torch.channels_last
+                )  # (c, h, w) each -> (n, c, h, w)
                 for key in parts[0]
             }
+            if cache is not None:
+                cache.close()
         return self._kept[side]
+
+    def _open_cache(self) -> ActivationCache | None:
+        if not self.cache_gib:
+            return None
+        key = {
+            "format": "study-1",
+            "frozen": digest_modules(list(self.model.backbone.stages[: self.cut])),
+            "backbone": self.model.backbone.name,
+            "cut": self.cut,
+            "head_stages": list(self.model.head_stages),
+            "libraries": [version(name) for name in ("torch", "timm", "pillow")],
+            "side": self.input.width,
+            "device": self.device.type,
+        }
+        return ActivationCache(key, self.cache_gib)
 
     @torch.no_grad()
     def _encode(self, images: np.ndarray) -> dict[str, Tensor]:
-        return encode_prefix(self.model, torch.from_numpy(images).to(self.device), self.cut)
+        found = encode_prefix(self.model, torch.from_numpy(images).to(self.device), self.cut)
+        if self.cut <= max(self.model.head_stages):
+            return found
+        # The head pools by the mean: of all positions, or of the one that is left, it is the same.
+        return {key: value.mean(dim=(2, 3), keepdim=True) for key, value in found.items()}
+
+
+def _list_items(held: Side) -> list[Item]:
+    pairs = zip(held.names, held.labels, strict=True)
+    return [Item(Path(name), int(label), None, "train") for name, label in pairs]
