@@ -132,7 +132,8 @@ def cut(
     backbone: Annotated[str, option(STUDY, "A timm model.")] = "vgg16",
     weights: Annotated[str, option(STUDY, "imagenet, hub, FILE or NAME[@VERSION].")] = "imagenet",
     treat: Annotated[
-        str | None, option(STUDY, "Above the cut: head, kept, fresh, fresh+ (that tunes below it too), or some.")
+        str | None,
+        option(STUDY, "Above the cut: head, kept, fresh, fresh+ (that tunes below it too), or some."),
     ] = None,
     lowest: Annotated[bool, option(STUDY, "Train from the lowest stages on too; takes long.")] = False,
     common: Options = PLAIN,

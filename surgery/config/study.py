@@ -37,7 +37,8 @@ class StudyConfig:
         problems = [
             f"--{name.replace('_', '-')} {value}: {least} or more"
             for name, least in (
-                ("seeds", 1), ("epochs", 1), ("image_size", 8), ("per_class", 2), ("batch_size", 2), ("jobs", 1),
+                ("seeds", 1), ("epochs", 1), ("image_size", 8), ("per_class", 2), ("batch_size", 2),
+                ("jobs", 1),
             )
             if (value := getattr(self, name)) is not None and value < least
         ]  # fmt: skip

@@ -47,7 +47,9 @@ def ask(
     begun = study.read_run(run)
     points = study.list_checkpoints(run, most)
     size = (begun["image_size"] or [224])[0]
-    report.line(f"{len(points)} checkpoints of {begun['backbone']}, epochs {points[0].epoch} to {points[-1].epoch}")
+    report.line(
+        f"{len(points)} checkpoints of {begun['backbone']}, epochs {points[0].epoch} to {points[-1].epoch}"
+    )
     _, digest = take_pictures(config, size, folder, report)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size, LR, KEPT_SHARE, device=config.device)
     trainings = study.list_trainings(digest, begun, points, frozen, recipe, config.seeds)

@@ -57,9 +57,7 @@ def ask(
 
     loaded = load_weights(backbone, weights)  # what is not to be had is said before the data is read
     pictures, digest = take_pictures(config, SIZE, folder, report)
-    options = study.list_options(
-        backbone, loaded, len(pictures.classes), treatments or TREATMENTS, lowest
-    )
+    options = study.list_options(backbone, loaded, len(pictures.classes), treatments or TREATMENTS, lowest)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size, LR, KEPT_SHARE, device=config.device)
     trainings = study.list_trainings(digest, backbone, weights, options, recipe, config.seeds)
     report.line(f"{len(options)} ways to cut {backbone}, {config.seeds} draws of the judged images for each")

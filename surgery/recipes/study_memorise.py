@@ -30,7 +30,9 @@ def memorise(
     """
     from surgery.recipes.studying import run_study
 
-    run_study(config, "memorise", lambda folder, report: ask(config, network, regularised, folder, report), as_json)
+    run_study(
+        config, "memorise", lambda folder, report: ask(config, network, regularised, folder, report), as_json
+    )
 
 
 def ask(config: StudyConfig, network: str, regularised: bool, folder: Path, report: Reporter) -> Result:

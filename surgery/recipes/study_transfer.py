@@ -37,7 +37,12 @@ def transfer(
     """
     from surgery.recipes.studying import run_study
 
-    run_study(config, "transfer", lambda folder, report: ask(config, split, network, layers, folder, report), as_json)
+    run_study(
+        config,
+        "transfer",
+        lambda folder, report: ask(config, split, network, layers, folder, report),
+        as_json,
+    )
 
 
 def ask(

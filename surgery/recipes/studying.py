@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from surgery.train.reporting import Reporter
 
 
-def run_study(config: StudyConfig, study: str, ask: Callable[[Path, Reporter], Result], as_json: bool) -> None:
+def run_study(
+    config: StudyConfig, study: str, ask: Callable[[Path, Reporter], Result], as_json: bool
+) -> None:
     """Run a study from the data to the printed sentences.
 
     Args:
@@ -49,7 +51,9 @@ def run_study(config: StudyConfig, study: str, ask: Callable[[Path, Reporter], R
     folder = config.out or studies_root() / f"{study}-{Path(config.data).resolve().name}"
     body = write_result(result, folder)
     if as_json:
-        json.dump({"folder": str(folder), **json.loads((folder / "study.json").read_text("utf-8"))}, sys.stdout)
+        json.dump(
+            {"folder": str(folder), **json.loads((folder / "study.json").read_text("utf-8"))}, sys.stdout
+        )
         print()
     else:
         from surgery.study.result import to_text

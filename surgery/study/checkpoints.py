@@ -79,7 +79,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder}: a run of {values['kind']}, not of finetune", hint)
     if config["strategy"] in ("frozen", "classical"):
         raise ConfigError(
-            f"{folder}: its backbone did not learn (--strategy {config['strategy']}), so its checkpoints are alike",
+            f"{folder}: --strategy {config['strategy']} trained no backbone, so its checkpoints are alike",
             "Give a run of --strategy random, full or partial.",
         )
     return config
@@ -136,7 +136,8 @@ def run_checkpoint(training: CheckpointTraining, folder: Path) -> Answer:
 
     pictures = load_pictures(folder.parent, training.data)
     kept = load_tensors(Path(training.checkpoint.path))
-    state = timm_names({key.removeprefix("model/"): value for key, value in kept.items() if key.startswith("model/")})
+    learnt = {key.removeprefix("model/"): value for key, value in kept.items() if key.startswith("model/")}
+    state = timm_names(learnt)
     if training.weights != "random":  # a partly frozen run keeps only what learnt
         before = load_weights(training.network, training.weights).state or {}
         state = before | state
@@ -182,9 +183,8 @@ def summarise(answers: dict[CheckpointTraining, Answer]) -> Course:
         for column in table.T
     ]
     best = int(table.mean(1).argmax())
-    return Course(
-        points, [spread(row.tolist()) for row in table], spread(found), best, spread((table[best] - table[-1]).tolist())
-    )
+    ahead = spread((table[best] - table[-1]).tolist())
+    return Course(points, [spread(row.tolist()) for row in table], spread(found), best, ahead)
 
 
 def conclude(course: Course) -> tuple[str, str]:
@@ -192,7 +192,8 @@ def conclude(course: Course) -> tuple[str, str]:
     best = course.points[course.best]
     found = (
         f"Target accuracy follows pretraining accuracy with a rank correlation of {course.correlation} over "
-        f"{len(course.points)} checkpoints; the best start is that of epoch {best.epoch}, with {course.target[course.best]}."
+        f"{len(course.points)} checkpoints; the best start is that of epoch {best.epoch}, with "
+        f"{course.target[course.best]}."
     )
     if course.best == len(course.points) - 1:
         return found, "The last checkpoint is the best start: use it, and longer pretraining may still help."
@@ -202,15 +203,19 @@ def conclude(course: Course) -> tuple[str, str]:
             "pretraining has cost transfer."
         )
     return found, (
-        f"Use the last checkpoint: that of epoch {best.epoch} is ahead by {course.last}, which this many seeds cannot "
-        "tell from none, and pretraining could have ended there."
+        f"Use the last checkpoint: that of epoch {best.epoch} is ahead by {course.last}, which these seeds "
+        "cannot tell from none, and pretraining could have ended there."
     )
 
 
 def report(course: Course, title: str) -> Result:
     """Return the study's figure, table, values and sentences."""
     rows: list[Row] = [
-        {"epoch": point.epoch, "pretraining accuracy": round(point.accuracy, 4), "target accuracy": str(target)}
+        {
+            "epoch": point.epoch,
+            "pretraining accuracy": round(point.accuracy, 4),
+            "target accuracy": str(target),
+        }
         for point, target in zip(course.points, course.target, strict=True)
     ]
     return Result(

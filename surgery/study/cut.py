@@ -83,7 +83,7 @@ class Option:
     def name(self) -> str:
         """The option in words."""
         if self.through == 0:
-            return "fine-tune all stages" if self.treatment == "kept" else "train all stages from random weights"
+            return "fine-tune all stages" if self.treatment == "kept" else "train all from random weights"
         return SAID[self.treatment].format(stage=self.stage)
 
 
@@ -115,7 +115,7 @@ def list_options(
         for through in range(begin, end + 1):
             if through == 0 and treatment == "fresh+":
                 continue  # nothing is kept: it is `fresh`
-            head = (info[through - 1].channels if treatment == "head" else info[-1].channels) * classes + classes
+            head = (info[(through if treatment == "head" else stages) - 1].channels + 1) * classes
             above = 0 if treatment == "head" else sum(stage.parameters for stage in info[through:])
             below = sum(stage.parameters for stage in info[:through])
             trained = head + above + (below if treatment == "fresh+" else 0)
@@ -163,13 +163,16 @@ def build_cut(training: CutTraining, classes: int, weights: LoadedWeights) -> Mo
     model = build_model(network, "avg", "classify", classes, None, training.recipe.dropout, weights, seed)
     if training.treatment == "head":
         stages = (model.backbone.info[training.through - 1].name,)
-        return build_model(network, "avg", "classify", classes, stages, training.recipe.dropout, weights, seed)
+        return build_model(
+            network, "avg", "classify", classes, stages, training.recipe.dropout, weights, seed
+        )
     if training.treatment == "kept":
         return model
     new = build_model(
         network, "avg", "classify", classes, None, training.recipe.dropout, LoadedWeights(None, {}), seed
     )
-    for old, fresh in zip(model.backbone.stages[training.through :], new.backbone.stages[training.through :], strict=True):
+    pairs = list(zip(model.backbone.stages, new.backbone.stages, strict=True))
+    for old, fresh in pairs[training.through :]:
         old.load_state_dict(fresh.state_dict())
     return model
 
@@ -184,9 +187,8 @@ def run_cut(training: CutTraining, folder: Path) -> Answer:
     if training.treatment != "kept":
         recipe = replace(recipe, kept_share=1.0)  # what learns is new
     new = training.treatment in ("fresh", "fresh+")
-    fitted = fit(
-        model, pictures, recipe, first, training.seed, folder, train_bn=new, cache_gib=CACHE_GIB if first else 0.0
-    )
+    cache_gib = CACHE_GIB if first else 0.0
+    fitted = fit(model, pictures, recipe, first, training.seed, folder, train_bn=new, cache_gib=cache_gib)
     return {"accuracy": fitted.accuracy[-1], "judged": len(pictures.judged), "train": len(pictures.train)}
 
 
@@ -231,8 +233,9 @@ def judge(options: Sequence[Option], values: dict[Option, list[float]], reused: 
 
 
 def recommend(judged: Sequence[Judged]) -> Judged:
-    """Return the cheapest way that cannot be told from the best: the one with the fewest parameters that learn."""
-    return min((each for each in judged if each.equal), key=lambda each: (each.option.trained, each.option.size))
+    """Return the cheapest way that cannot be told from the best: the fewest parameters that learn."""
+    equal = (each for each in judged if each.equal)
+    return min(equal, key=lambda each: (each.option.trained, each.option.size))
 
 
 def summarise(options: Sequence[Option], answers: dict[CutTraining, Answer]) -> list[Judged]:
@@ -255,14 +258,20 @@ def conclude(judged: Sequence[Judged], network: str) -> tuple[str, str]:
     found = f"The best is to {best.option.name}: {best.accuracy}."
     if chosen.option == best.option:
         others = [each for each in judged[1:] if each.equal]
-        found = found[:-1] + f"; {len(others)} of the {len(judged) - 1} others cannot be told from it, none is cheaper."
+        found = (
+            found[:-1]
+            + f"; {len(others)} of {len(judged) - 1} others cannot be told from it, none is cheaper."
+        )
     else:
         found = found[:-1] + (
             f"; to {chosen.option.name} gives {chosen.accuracy}, which cannot be told from it "
             f"(behind by {chosen.behind}) and trains {chosen.option.trained:,} parameters instead of "
             f"{best.option.trained:,}."
         )
-    return found, f"So {chosen.option.name}: surgery finetune DATA --backbone {network} {command(chosen.option)}."
+    return (
+        found,
+        f"So {chosen.option.name}: surgery finetune DATA --backbone {network} {command(chosen.option)}.",
+    )
 
 
 def command(option: Option) -> str:
@@ -302,14 +311,15 @@ def report(judged: Sequence[Judged], network: str, title: str) -> Result:
     values: dict[str, Any] = {
         "options": [
             {
-                "treatment": each.option.treatment, "through": each.option.through, "stage": each.option.stage,
-                "trained": each.option.trained, "parameters": each.option.size,
+                "treatment": each.option.treatment, "through": each.option.through,
+                "stage": each.option.stage, "trained": each.option.trained, "parameters": each.option.size,
                 "accuracy": describe(each.accuracy), "behind": describe(each.behind), "equal": each.equal,
             }
             for each in judged
         ],
         "recommended": {
-            "treatment": chosen.option.treatment, "stage": chosen.option.stage, "command": command(chosen.option),
+            "treatment": chosen.option.treatment, "stage": chosen.option.stage,
+            "command": command(chosen.option),
         },
     }  # fmt: skip
     return Result(

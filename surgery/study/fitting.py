@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -91,7 +92,7 @@ class LastEpoch:
         self.epoch = update.progress.epoch + 1
         return self.inner.learn(batch, update)
 
-    def judge(self, suffix: nn.Module, feed: MemoryFeed, loss: Loss, batch_size: int) -> Judgement:
+    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int) -> Judgement:
         """See `Rule`: a later epoch is always better, until enough is learnt; then none is."""
         if not self.watches and self.epoch < self.epochs:
             return Judgement(float(self.epoch), 0.0, {})
@@ -120,7 +121,7 @@ def score_train(suffix: nn.Module, feed: MemoryFeed, batch_size: int) -> float:
 
 
 def make_network(
-    network: str, classes: int, dropout: float, weights: LoadedWeights | None, seed: int, stage: str | None = None
+    network: str, classes: int, dropout: float, weights: LoadedWeights | None, seed: int
 ) -> Model:
     """Return a network with a new linear layer behind its pooled features.
 
@@ -130,12 +131,9 @@ def make_network(
         dropout: Before the last layer.
         weights: Of the backbone; None: at random.
         seed: Of all that is new.
-        stage: The deepest that is kept; None: all.
     """
-    stages = None if stage is None else (stage,)
-    return build_model(
-        network, "avg", "classify", classes, stages, dropout, weights or LoadedWeights(None, {}), seed
-    )
+    weights = weights or LoadedWeights(None, {})
+    return build_model(network, "avg", "classify", classes, None, dropout, weights, seed)
 
 
 def fit(
@@ -162,7 +160,7 @@ def fit(
         seed: Of order, dropout and augmentation.
         folder: Where checkpoints lie meanwhile.
         train_bn: Let the batch norm of stages that learn use and update the batch's statistics.
-        watches: Score judged and training images after each epoch, not the judged ones after the last alone.
+        watches: Score both sides after each epoch, not the judged images after the last one alone.
         enough: End when this share of the training images is learnt (with `watches`).
         cache_gib: Bound of the cache on disk for what is frozen; 0: none (see `MemoryFeed`).
     """

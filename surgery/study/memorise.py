@@ -220,34 +220,37 @@ def conclude(learnt: dict[str, Learnt], classes: int) -> tuple[str, str]:
     lead = spread([a - b for a, b in zip(true.early, noise.early, strict=True)])
     if true.epochs and noise.epochs:
         times = noise.epochs.mean / max(1.0, true.epochs.mean)
-        speed = f"{true.epochs} epochs for the true labels and {noise.epochs} for random ones, {times:.1f} times as many"
+        speed = (
+            f"The network learns the true labels in {true.epochs} epochs and random ones in {noise.epochs}, "
+            f"{times:.1f} times as many"
+        )
     elif true.epochs:
-        speed = f"{true.epochs} epochs for the true labels, while random ones are not learnt within the budget"
+        speed = (
+            f"The network learns the true labels in {true.epochs} epochs, and random ones in as many as "
+            f"there are in {noise.fitted} of {noise.gap.n} seeds"
+        )
     else:
         speed = (
-            f"within the budget neither are learnt, but the training accuracy of the true labels is ahead by {lead} "
-            "on the mean of all epochs"
+            "The network learns neither the true labels nor random ones in its epochs; on the mean of all of "
+            f"them its training accuracy on the true ones is ahead by {lead}"
         )
     chance = 1 - 1 / classes
     found = (
-        f"The network takes {speed}; with the true labels the error on images it has not seen is "
-        f"{true.test_error}, a gap of {true.gap} to the training error (by chance it would be {chance:.3f})."
+        f"{speed}; with the true labels the error on images it has not seen is {true.test_error}, "
+        f"{true.gap} above the training error (by chance it would be {chance:.3f})."
     )
     learns = true.test_error.high < chance
     if lead.verdict == "above" and learns:
-        advice = (
-            "The labels carry a signal: the true ones are learnt faster than random ones, so more images or a better "
-            "start are worth their price."
-        )
+        advice = "The labels carry a signal, so more images or a better start are worth their price."
     elif learns:
         advice = (
-            "The labels carry a signal that this many seeds do not show in speed, though new images are answered "
-            "better than by chance: take more --seeds before you conclude."
+            "New images are answered better than by chance, but that true labels are learnt faster than "
+            "random ones is not seen with this many seeds: take more --seeds, or more images."
         )
     else:
         advice = (
-            "No signal is seen: the true labels are learnt no better than random ones, so check the labels and the "
-            "reading of the data before any training."
+            "No signal is seen: new images are answered no better than by chance, so check the labels and "
+            "how the data is read before any training."
         )
     return found, advice
 
@@ -259,7 +262,7 @@ def report(
     rows: list[Row] = [
         {
             "condition": name,
-            "epochs to fit": str(each.epochs) if each.epochs else f"not in {each.fitted == 0 and 'any' or 'every'} seed",
+            "epochs to fit": str(each.epochs) if each.epochs else f"in {each.fitted} of {each.gap.n} seeds",
             "train error": str(each.train_error),
             "test error": str(each.test_error),
             "gap": str(each.gap),

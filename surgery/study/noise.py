@@ -53,25 +53,27 @@ def change_pixels(pictures: Pictures, kind: str, seed: int) -> Pictures:
     def change(images: Pixels) -> Pixels:
         if kind == "gaussian":
             noise = rng.standard_normal(images.shape, np.float32) * deviation + mean
-            return np.clip(noise, 0, 255).astype(np.uint8)
+            drawn: Pixels = np.clip(noise, 0, 255).astype(np.uint8)
+            return drawn
         flat = images.reshape(len(images), height * width, 3)  # (n, h, w, 3) -> (n, h*w, 3)
         if kind == "shuffled":
             flat = flat[:, order]
         else:
             flat = np.stack([each[rng.permutation(height * width)] for each in flat])
-        return flat.reshape(images.shape)  # (n, h*w, 3) -> (n, h, w, 3)
+        back: Pixels = flat.reshape(images.shape)  # (n, h*w, 3) -> (n, h, w, 3)
+        return back
 
     sides = (replace(side, images=change(side.images)) for side in (pictures.train, pictures.judged))
     return Pictures(pictures.classes, *sides)
 
 
-def shuffle_blocks(pictures: Pictures, block: int, each: bool, seed: int) -> Pictures:
+def shuffle_blocks(pictures: Pictures, block: int, own: bool, seed: int) -> Pictures:
     """Return pictures cut into square blocks that have changed places.
 
     Args:
         pictures: Square images.
         block: Side of a block, pixels; the side of the image leaves the images as they are.
-        each: One permutation for each image, drawn from the seed and the image; else one for all.
+        own: One permutation for each image, drawn from the seed and the image; else one for all.
         seed: Of the permutations.
 
     Raises:
@@ -88,17 +90,25 @@ def shuffle_blocks(pictures: Pictures, block: int, each: bool, seed: int) -> Pic
             f"Sides that do: {', '.join(map(str, fits))}; or another --image-size.",
         )
     count = (side // block) ** 2
-    common = np.random.default_rng([seed, 2008, block]).permutation(count)
+    common = _draw_order(count, [seed, 2008, block])
 
     def shuffle(held: Side) -> Side:
         orders = np.tile(common, (len(held), 1))  # (n, count)
-        if each:
-            orders = np.stack(
-                [np.random.default_rng([seed, 2008, block, int(name[:12], 16)]).permutation(count) for name in held.names]
-            )
+        if own:
+            seeds = ([seed, 2008, block, int(name, 16)] for name in held.names)
+            orders = np.stack([_draw_order(count, each) for each in seeds])
         return replace(held, images=move_blocks(held.images, block, orders))
 
     return Pictures(pictures.classes, shuffle(pictures.train), shuffle(pictures.judged))
+
+
+def _draw_order(count: int, seed: list[int]) -> np.ndarray:
+    """Return a permutation that moves something: of few blocks the drawn one may be the order they have."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(count)
+    while count > 1 and (order == np.arange(count)).all():
+        order = rng.permutation(count)
+    return order
 
 
 def move_blocks(images: Pixels, block: int, orders: np.ndarray) -> Pixels:
@@ -111,7 +121,9 @@ def move_blocks(images: Pixels, block: int, orders: np.ndarray) -> Pixels:
     """
     n, side = images.shape[:2]
     per = side // block
-    cut = images.reshape(n, per, block, per, block, 3).swapaxes(2, 3)  # (n, s, s, 3) -> (n, per, per, b, b, 3)
+    cut = images.reshape(n, per, block, per, block, 3).swapaxes(
+        2, 3
+    )  # (n, s, s, 3) -> (n, per, per, b, b, 3)
     row = cut.reshape(n, per * per, block, block, 3)  # -> (n, count, b, b, 3)
     moved = row[np.arange(n)[:, None], orders]
     back = moved.reshape(n, per, per, block, block, 3).swapaxes(2, 3)  # -> (n, per, b, per, b, 3)

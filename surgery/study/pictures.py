@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +160,8 @@ def _check(table: Table, sides: list[list[Item]], size: int) -> None:
     if gib > LARGEST_GIB:
         fits = int(LARGEST_GIB / gib * max(map(len, sides)) / len(table.classes))
         raise ConfigError(
-            f"{table.root}: images of {size}×{size} take {gib:.1f} GiB; a study keeps {LARGEST_GIB:g} in memory",
+            f"{table.root}: images of {size}×{size} take {gib:.1f} GiB; a study holds "
+            f"{LARGEST_GIB:g} at most",
             f"--per-class {fits} fits, or a smaller --image-size.",
         )
 
@@ -171,17 +173,12 @@ def save_pictures(pictures: Pictures, folder: Path) -> str:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        arrays: dict[str, Any] = {"classes": np.array(pictures.classes)}
+        for name, side in (("train", pictures.train), ("judged", pictures.judged)):
+            arrays |= {f"{name}_{key}": np.array(getattr(side, key)) for key in ("images", "labels", "names")}
         try:
             with aside.open("wb") as file:
-                np.savez(
-                    file,
-                    classes=np.array(pictures.classes),
-                    **{
-                        f"{name}_{key}": np.asarray(getattr(side, key))
-                        for name, side in (("train", pictures.train), ("judged", pictures.judged))
-                        for key in ("images", "labels", "names")
-                    },
-                )
+                np.savez(file, **arrays)
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
@@ -193,9 +190,7 @@ def load_pictures(folder: Path, digest: str) -> Pictures:
     """Return pictures that were kept; read once by each process."""
     with np.load(folder / f"pictures-{digest}.npz", allow_pickle=False) as file:
         sides = [
-            Side(
-                file[f"{name}_images"], file[f"{name}_labels"], tuple(map(str, file[f"{name}_names"]))
-            )
+            Side(file[f"{name}_images"], file[f"{name}_labels"], tuple(map(str, file[f"{name}_names"])))
             for name in ("train", "judged")
         ]
         return Pictures(tuple(map(str, file["classes"])), *sides)

@@ -32,12 +32,13 @@ LINES_EVERY = 10
 
 Answer = dict[str, Any]
 Key = TypeVar("Key", bound="DataclassInstance")
+Given = TypeVar("Given", contravariant=True)
 
 
-class RunOne(Protocol[Key]):
+class RunOne(Protocol[Given]):
     """What runs one training; it must be picklable, so that other processes can."""
 
-    def __call__(self, training: Key, folder: Path) -> Answer:
+    def __call__(self, training: Given, folder: Path) -> Answer:
         """Return what is kept of a training, as plain values.
 
         Args:
@@ -221,5 +222,3 @@ def _follow(done: Iterator[str], known: int, total: int, jobs: int, report: Repo
             if stop_requested():  # workers of the same terminal were stopped by the same Ctrl-C
                 raise KeyboardInterrupt from error
             raise
-
-

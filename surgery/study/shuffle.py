@@ -116,22 +116,26 @@ def conclude(gains: Gains) -> tuple[str, str]:
     helped = [block for block, gain in zip(gains.blocks, gains.gain, strict=True) if gain.verdict == "above"]
     first, last = gains.gain[0], gains.gain[-1]
     found = (
-        f"The pretrained start gains {first} with images whole and {last} with blocks of {gains.blocks[-1]} pixels; "
+        f"The pretrained start gains {first} with images whole and {last} with blocks of {gains.blocks[-1]} "
+        "pixels; "
     )
     found += (
         f"it is seen to help down to blocks of {min(helped)}." if helped else "at no size is it seen to help."
     )
     if not helped:
-        return found, "The pretrained weights give nothing here that this many seeds show: try another backbone."
+        return (
+            found,
+            "The pretrained weights give nothing here that this many seeds show: try another backbone.",
+        )
     if last.verdict == "above" and (gains.kept.verdict == "open" or last.mean > first.mean / 2):
         advice = (
-            "Much of the gain outlives the shuffling, so it is low-level features and statistics that transfer: the "
-            "lower layers are what to keep."
+            "Much of the gain outlives the shuffling, so it is low-level features and statistics that "
+            "transfer: the lower layers are what to keep."
         )
     else:
         advice = (
-            "Most of the gain goes with the order of the blocks, so it is features of whole objects that transfer: "
-            "keep the upper layers too, and cut late."
+            "Most of the gain goes with the order of the blocks, so it is features of whole objects that "
+            "transfer: keep the upper layers too, and cut late."
         )
     return found, advice
 

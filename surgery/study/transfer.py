@@ -209,7 +209,7 @@ class Curves:
 
 
 def summarise(answers: dict[TransferTraining, Answer], layers: Sequence[int]) -> Curves:
-    """Return the curves; both directions of a seed are averaged first, and seeds are what intervals are of."""
+    """Return the curves; both directions of a seed are averaged first, intervals are over seeds."""
     seeds = sorted({each.seed for each in answers})
 
     def value(treatment: str, n: int, seed: int) -> float:
@@ -222,7 +222,7 @@ def summarise(answers: dict[TransferTraining, Answer], layers: Sequence[int]) ->
 
     table = {t: np.array([[value(t, n, s) for s in seeds] for n in layers]) for t in TREATMENTS}  # (n, seeds)
     base = np.array([value("base", 0, seed) for seed in seeds])
-    slopes = [np.polyfit(layers, table["AnB"][:, k], 1)[0] if len(layers) > 1 else 0.0 for k in range(len(seeds))]
+    slopes = np.polyfit(layers, table["AnB"], 1)[0] if len(layers) > 1 else np.zeros(len(seeds))  # (seeds,)
 
     def each_n(rows: np.ndarray) -> list[Spread]:
         return [spread(row.tolist()) for row in rows]
@@ -235,7 +235,7 @@ def summarise(answers: dict[TransferTraining, Answer], layers: Sequence[int]) ->
         each_n(table["BnB"] - table["AnB"]),
         each_n(base - table["AnB"]),
         each_n(table["AnB+"] - base),
-        spread([float(slope) for slope in slopes]),
+        spread(slopes.tolist()),
     )
 
 
@@ -244,18 +244,16 @@ def conclude(curves: Curves) -> tuple[str, str]:
     cheap = [n for n, lost in zip(curves.layers, curves.total, strict=True) if lost.verdict != "above"]
     upto = max((n for n in cheap if all(m in cheap for m in curves.layers if m <= n)), default=0)
     last = curves.total[-1]
-    found = (
-        f"Of the base's {curves.base} the copied and frozen layers keep all that {curves.base.n} seeds can tell "
-        f"up to layer {upto}; at layer {curves.layers[-1]} they lose {last}, of which "
-        f"{curves.adaptation[-1]} is lost co-adaptation and {curves.specificity[-1]} is that they were learnt for "
-        "other classes."
+    kept = (
+        f"Up to layer {upto} the other half's layers, copied and frozen, lose nothing that can be told"
+        if upto
+        else "Already the first layers of the other half, copied and frozen, lose accuracy"
     )
-    if upto == 0:
-        found = (
-            f"Already the first copied and frozen layers lose against the base's {curves.base}; at layer "
-            f"{curves.layers[-1]} it is {last}, of which {curves.adaptation[-1]} is lost co-adaptation and "
-            f"{curves.specificity[-1]} is that they were learnt for other classes."
-        )
+    found = (
+        f"{kept} (the base has {curves.base}); at layer {curves.layers[-1]} they lose {last}: "
+        f"{curves.adaptation[-1]} since layers that were learnt together are parted, and "
+        f"{curves.specificity[-1]} since they were learnt for other classes."
+    )
     tuned = curves.tuned[-1]
     gains = {
         "above": "beats training from scratch",
@@ -263,8 +261,11 @@ def conclude(curves: Curves) -> tuple[str, str]:
         "open": "cannot be told from training from scratch",
     }[tuned.verdict]
     where = f"Freeze up to layer {upto} and train the rest" if upto else "Freeze no layer"
-    advice = f"{where}; copying all layers and fine-tuning them {gains} ({tuned.mean:+.3f}), so it is "
-    advice += {"above": "the better start.", "below": "no help here.", "open": "a safe start, no more."}[tuned.verdict]
+    start = {"above": "the better start", "below": "no help here", "open": "a safe start, no more"}
+    advice = (
+        f"{where}; copying all layers and fine-tuning them {gains} ({tuned.mean:+.3f}), so it is "
+        f"{start[tuned.verdict]}."
+    )
     return found, advice
 
 

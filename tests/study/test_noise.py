@@ -22,7 +22,9 @@ def noise(n: int = 5, side: int = 8) -> Pictures:
 def blocks_of(image: np.ndarray, block: int) -> list[bytes]:
     side = len(image)
     return [
-        image[y : y + block, x : x + block].tobytes() for y in range(0, side, block) for x in range(0, side, block)
+        image[y : y + block, x : x + block].tobytes()
+        for y in range(0, side, block)
+        for x in range(0, side, block)
     ]
 
 
@@ -66,7 +68,9 @@ def test_one_order_for_all_images_or_one_each():
             for a, b in zip(one.images, other.images, strict=True)
         }
         assert len(orders) == count
-    assert not np.array_equal(shuffle_blocks(before, 2, False, 1).train.images, shuffle_blocks(before, 2, False, 0).train.images)
+    assert not np.array_equal(
+        shuffle_blocks(before, 2, False, 1).train.images, shuffle_blocks(before, 2, False, 0).train.images
+    )
 
 
 def test_blocks_that_do_not_fill_the_image_are_refused():

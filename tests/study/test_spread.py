@@ -25,7 +25,12 @@ def test_one_repeat_has_no_interval_and_decides_nothing():
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    [([0.1, 0.11, 0.12], "above"), ([-0.1, -0.11, -0.12], "below"), ([0.1, -0.1, 0.05], "open"), ([0.0] * 3, "open")],
+    [
+        ([0.1, 0.11, 0.12], "above"),
+        ([-0.1, -0.11, -0.12], "below"),
+        ([0.1, -0.1, 0.05], "open"),
+        ([0.0] * 3, "open"),
+    ],
 )
 def test_the_verdict_is_whether_nought_lies_outside(values, verdict):
     assert spread(values).verdict == verdict

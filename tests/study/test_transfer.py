@@ -140,7 +140,7 @@ def test_the_drop_splits_into_its_two_parts():
 def test_layers_that_lose_nothing_are_general():
     curves, _ = made_up(drop=0.0)
     flat = curves.__class__(**{**vars(curves), "total": [type(curves.base)(0.0, 0.01, 3)] * 3})
-    assert "up to layer 7" in conclude(flat)[0]
+    assert "Up to layer 7" in conclude(flat)[0]
     assert compare_signs(curves)[0]["agrees"] == "open"
 
 
