@@ -48,7 +48,7 @@ def test_checkpoints_come_with_their_accuracy_and_evenly_spread(tmp_path):
 
 
 def test_a_run_that_teaches_nothing_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="it holds no run.json"):
+    with pytest.raises(ConfigError, match=r"it holds no run\.json"):
         read_run(tmp_path)
     with pytest.raises(ConfigError, match="--strategy frozen trained no backbone"):
         read_run(write_run(tmp_path / "frozen", "frozen"))
