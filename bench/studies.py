@@ -101,7 +101,7 @@ def compare(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def compare_memorise(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the findings of Zhang et al. 2017: random labels are fitted, later, and the gap grows with them."""
+    """Return the findings of Zhang et al. 2017, and ours."""
     conditions = found["conditions"]
     noise = [
         conditions[key] for key in ("random labels", "shuffled pixels", "random pixels", "gaussian images")
@@ -114,6 +114,7 @@ def compare_memorise(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     true, random = (conditions[key]["epochs_to_fit"] for key in ("true labels", "random labels"))
     slower = random["mean"] / true["mean"] if true and random else None
     regularised = [row for key, row in conditions.items() if key.startswith("random labels, ")]
+    kept = [row["train_error"]["mean"] for row in regularised]
     rows = [
         {
             "paper": "random labels and pixels are fitted",
@@ -125,7 +126,7 @@ def compare_memorise(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
             "ours": "not fitted in the epochs there are"
             if slower is None
             else f"{slower:.1f} times as many epochs",
-            "agrees": "open" if slower is None else agreement(1 < slower),
+            "agrees": "open" if slower is None else agreement(slower > 1),
         },
         {
             "paper": "the gap grows with the share of random labels",
@@ -134,9 +135,10 @@ def compare_memorise(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         },
         {
             "paper": "regularisers do not keep random labels from being fitted",
-            "ours": f"training error {', '.join(f'{each["train_error"]["mean"]:.2f}' for each in regularised)}"
-            " with augmentation, weight decay, dropout",
-            "agrees": agreement(all(each["train_error"]["mean"] <= 0.05 for each in regularised)),
+            "ours": "training error "
+            + ", ".join(f"{error:.2f}" for error in kept)
+            + " with augmentation, weight decay, dropout",
+            "agrees": agreement(max(kept) <= 0.05),
         },
     ]
     return [{"study": name, **row} for row in rows]
