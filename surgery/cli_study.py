@@ -27,9 +27,9 @@ class Common:
     epochs: Annotated[int | None, option(TRAININGS, "Passes over the images of each training.")] = None
     image_size: Annotated[int | None, option(TRAININGS, "Side of the square input, pixels.")] = None
     per_class: Annotated[int | None, option(TRAININGS, "Images of a class at most.")] = None
-    batch_size: Annotated[int, option(TRAININGS, "Images per step.")] = 64
+    batch_size: Annotated[int | None, option(TRAININGS, "Images per step.")] = None
     jobs: Annotated[int, option(TRAININGS, "Trainings at a time.")] = 1
-    backend: Annotated[str, option(TRAININGS, "loky, threading, dask or ray.")] = "loky"
+    backend: Annotated[str, option(TRAININGS, "loky (processes), dask or ray.")] = "loky"
     device: Annotated[Literal["auto", "cpu", "cuda"], option(TRAININGS, "Where to train.")] = "auto"
     out: Annotated[Path | None, option(TRAININGS, "Folder of the result.")] = None
     as_json: Annotated[

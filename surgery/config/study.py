@@ -22,12 +22,12 @@ class StudyConfig:
     """Side of the square input in pixels; None is the study's own."""
     per_class: int | None = None
     """Images of a class on each side at most; None: all."""
-    batch_size: int = 64
-    """Images per step."""
+    batch_size: int | None = None
+    """Images per step; None is the study's own."""
     jobs: int = 1
     """Trainings at a time."""
     backend: str = "loky"
-    """Who runs them: `loky` (processes of this machine), `threading`, `dask` or `ray` (a cluster)."""
+    """Who runs them: `loky` (processes of this machine), `dask` or `ray` (a cluster)."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     out: Path | None = None

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from surgery.study.result import Result
     from surgery.train.reporting import Reporter
 
+BATCH = 32
 EPOCHS, LR, KEPT_SHARE = 10, 1e-3, 0.2
 
 
@@ -51,7 +52,7 @@ def ask(
         f"{len(points)} checkpoints of {begun['backbone']}, epochs {points[0].epoch} to {points[-1].epoch}"
     )
     _, digest = take_pictures(config, size, folder, report)
-    recipe = Recipe(config.epochs or EPOCHS, config.batch_size, LR, KEPT_SHARE, device=config.device)
+    recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     trainings = study.list_trainings(digest, begun, points, frozen, recipe, config.seeds)
     answers = run_trainings(trainings, study.run_checkpoint, config, folder, report)
     title = f"checkpoints of {run.resolve().name} on {Path(config.data).resolve().name}"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from surgery.study.result import Result
     from surgery.train.reporting import Reporter
 
+BATCH = 32
 SIZE, EPOCHS = 128, 15
 LR, KEPT_SHARE = 2e-3, 0.05
 TREATMENTS = ("head", "kept", "fresh")
@@ -58,7 +59,7 @@ def ask(
     loaded = load_weights(backbone, weights)  # what is not to be had is said before the data is read
     pictures, digest = take_pictures(config, SIZE, folder, report)
     options = study.list_options(backbone, loaded, len(pictures.classes), treatments or TREATMENTS, lowest)
-    recipe = Recipe(config.epochs or EPOCHS, config.batch_size, LR, KEPT_SHARE, device=config.device)
+    recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     trainings = study.list_trainings(digest, backbone, weights, options, recipe, config.seeds)
     report.line(f"{len(options)} ways to cut {backbone}, {config.seeds} draws of the judged images for each")
     answers = run_trainings(trainings, study.run_cut, config, folder, report)

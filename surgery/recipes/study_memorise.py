@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from surgery.study.result import Result
     from surgery.train.reporting import Reporter
 
+BATCH = 64
 SIZE, EPOCHS, LR = 32, 60, 2e-3
 
 
@@ -43,7 +44,7 @@ def ask(config: StudyConfig, network: str, regularised: bool, folder: Path, repo
 
     pictures, digest = take_pictures(config, SIZE, folder, report)
     conditions = study.CONDITIONS + (study.REGULARISED if regularised else ())
-    recipe = Recipe(config.epochs or EPOCHS, config.batch_size, LR, device=config.device)
+    recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, device=config.device)
     trainings = study.list_trainings(digest, network, conditions, recipe, config.seeds)
     answers = run_trainings(trainings, study.run_memorise, config, folder, report)
     title = f"memorise on {Path(config.data).resolve().name}"

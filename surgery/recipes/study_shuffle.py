@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from surgery.study.result import Result
     from surgery.train.reporting import Reporter
 
+BATCH = 32
 SIZE, EPOCHS = 224, 10
 LR, KEPT_SHARE = 1e-3, 1.0
 BLOCKS = (224, 112, 56, 28, 14, 7)
@@ -63,7 +64,7 @@ def ask(
     few = pictures.of(pictures.classes)
     for block in blocks:
         shuffle_blocks(few, block, False, 0)
-    recipe = Recipe(config.epochs or EPOCHS, config.batch_size, LR, KEPT_SHARE, device=config.device)
+    recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     each = permute == "each"
     trainings = study.list_trainings(digest, backbone, weights, blocks, each, recipe, config.seeds)
     answers = run_trainings(trainings, study.run_shuffle, config, folder, report)

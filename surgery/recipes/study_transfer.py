@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from surgery.study.result import Result
     from surgery.train.reporting import Reporter
 
+BATCH = 64
 SIZE, EPOCHS = 32, 10
 NETWORK = "yosinski_small"
 
@@ -66,7 +67,7 @@ def ask(
         pair = tuple(study.check_groups(groups, pictures.classes, split).values())
         halves = [(pair[0], pair[1])] * config.seeds
     layers = choose_layers(network, layers)
-    recipe = Recipe(config.epochs or EPOCHS, config.batch_size, device=config.device)
+    recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, device=config.device)
     bases = study.list_bases(digest, network, halves, recipe)
     study.forget_lost(bases, folder)
     report.line(f"{len(bases)} bases, then what begins with their layers")

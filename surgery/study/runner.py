@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Raised whenever the code would answer a training otherwise: older answers are then not used."""
-BACKENDS = {"loky": "", "threading": "", "dask": "distributed", "ray": "ray"}
-"""Backends of joblib, and the package that each needs beside it."""
+BACKENDS = {"loky": "", "dask": "distributed", "ray": "ray"}
+"""Backends of joblib, and the package that each needs beside it. A process runs one training at a time:
+torch has one random state."""
 
 LINES_EVERY = 10
 """Where there is no terminal, progress is a line every so many trainings."""
@@ -99,7 +100,7 @@ def run_all(
     missing = [each for each in wanted if find_answer(each, folder) is None]
     known = len(wanted) - len(missing)
     if missing:
-        ahead = _run_here if jobs == 1 and backend in ("loky", "threading") else _run_side_by_side
+        ahead = _run_here if jobs == 1 and backend == "loky" else _run_side_by_side
         _follow(ahead(missing, run_one, folder, jobs, backend), known, len(wanted), jobs, report)
     return {each: found for each in wanted if (found := find_answer(each, folder)) is not None}
 
@@ -181,10 +182,15 @@ def _chosen(backend: str, jobs: int) -> Iterator[None]:
             if not address:
                 raise ConfigError(
                     "--backend dask: no cluster is named",
-                    "Start one (`dask scheduler`, `dask worker ADDRESS`) and set DASK_SCHEDULER_ADDRESS.",
+                    "Start `dask scheduler`, then `dask worker ADDRESS --nthreads 1`; set DASK_SCHEDULER_ADDRESS.",
                 ) from None
             client, ours = Client(address), True
         try:
+            if any(threads > 1 for threads in client.nthreads().values()):
+                raise ConfigError(
+                    "--backend dask: a worker of the cluster runs several trainings in one process",
+                    "Start workers of one thread: `dask worker ADDRESS --nworkers N --nthreads 1`.",
+                )
             with parallel_config("dask", n_jobs=-1 if jobs == 1 else jobs, client=client):
                 yield
         finally:

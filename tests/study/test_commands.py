@@ -57,7 +57,7 @@ def test_memorise_and_shuffle_from_a_folder(colours, capsys):
         (("--layers", "9"), "yosinski_small has the layers 1 to 7"),
         (("--layers", "a"), "is no list of whole numbers"),
         (("--split", "none.yaml"), "neither random nor a YAML file"),
-        (("--backend", "slurm"), "there is loky, threading, dask, ray"),
+        (("--backend", "slurm"), "there is loky, dask, ray"),
     ],
 )
 def test_mistakes_end_with_2_and_say_what_to_do(colours, capsys, arguments, said):

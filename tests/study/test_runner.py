@@ -125,6 +125,17 @@ def test_a_cluster_answers_as_this_machine_does(tmp_path):
     assert ran(tmp_path) == [1, 2, 3, 4]
 
 
+def test_workers_that_would_share_a_random_state_are_refused(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster),
+        pytest.raises(ConfigError, match="--nthreads 1"),
+    ):
+        run_all(SQUARES, square, tmp_path, Reporter(), 1, "dask")
+
+
 def test_an_error_of_a_training_is_told(tmp_path):
     def fail(training: Square, folder: Path) -> dict[str, int]:
         raise ConfigError("no such thing")
@@ -134,7 +145,7 @@ def test_an_error_of_a_training_is_told(tmp_path):
 
 
 def test_a_backend_that_is_not_there_is_refused(monkeypatch):
-    with pytest.raises(ConfigError, match="there is loky, threading, dask, ray"):
+    with pytest.raises(ConfigError, match="there is loky, dask, ray"):
         check_backend("slurm")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"ray is not installed\npip install 'ray\[default\]'"):
