@@ -19,8 +19,8 @@ from surgery.data.targets import TargetSpec
 from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.study.pictures import Pictures, Side
-from surgery.train.cache import ActivationCache, digest_modules, pack, to_half
-from surgery.train.cut import encode_prefix
+from surgery.train.cache import ActivationCache, Record, digest_modules, pack, to_half
+from surgery.train.cut import encode_prefix, prefix_names
 from surgery.train.feed import Batch
 
 AT_ONCE = 128 * 64 * 64
@@ -124,30 +124,40 @@ class MemoryFeed:
     def _frozen(self, side: str) -> dict[str, Tensor]:
         """Return the activations of a side, (n, c, h, w) half floats and channels last."""
         if side not in self._kept:
-            held, cache = self._sides[side], self._open_cache()
-            records = {} if cache is None else {name: cache.get(name) for name in held.names}
-            missing = [row for row, name in enumerate(held.names) if records.get(name) is None]
-            step = max(1, AT_ONCE // (held.images.shape[1] * held.images.shape[2]))
-            parts: dict[int, dict[str, Tensor]] = {}
-            for rows in (missing[k : k + step] for k in range(0, len(missing), step)):
-                found = {key: to_half(value) for key, value in self._encode(held.images[rows]).items()}
-                for i, row in enumerate(rows):
-                    parts[row] = {key: value[i] for key, value in found.items()}  # (c, h, w) each
-                    if cache is not None:
-                        cache.put(held.names[row], {key: pack(value[i]) for key, value in found.items()})
-            for row, name in enumerate(held.names):
-                record = records.get(name)
-                if record is not None:
-                    parts[row] = {key: value.movedim(-1, 0) for key, value in record.items()}
+            parts = self._compute(side)
             self._kept[side] = {
-                key: torch.stack([parts[row][key].to(self.device) for row in range(len(held))]).contiguous(
+                key: torch.stack([part[key].to(self.device) for part in parts]).contiguous(
                     memory_format=torch.channels_last
                 )  # (c, h, w) each -> (n, c, h, w)
                 for key in parts[0]
             }
-            if cache is not None:
-                cache.close()
         return self._kept[side]
+
+    def _compute(self, side: str) -> list[Record]:
+        """Return the activations of each image, (c, h, w) half floats, from the cache where it has them."""
+        held, cache = self._sides[side], self._open_cache()
+        if cache is None:
+            return self._encode_all(held.images)
+        plan = cache.plan(list(held.names), [self._record_bytes()] * len(held))
+        kept = set(held.names[: plan.held])
+        try:
+            records = {name: cache.get(name) for name in kept}
+            missing = [row for row, name in enumerate(held.names) if records.get(name) is None]
+            fresh = dict(zip(missing, self._encode_all(held.images[missing]), strict=True))
+            for row, part in fresh.items():
+                if held.names[row] in kept:
+                    cache.put(held.names[row], {key: pack(value) for key, value in part.items()})
+        finally:
+            cache.close()
+        return [fresh[row] if row in fresh else _unpack(records[name]) for row, name in enumerate(held.names)]
+
+    def _encode_all(self, images: np.ndarray) -> list[Record]:
+        step = max(1, AT_ONCE // (images.shape[1] * images.shape[2]))
+        parts: list[Record] = []
+        for chunk in (images[k : k + step] for k in range(0, len(images), step)):
+            found = {key: to_half(value) for key, value in self._encode(chunk).items()}
+            parts += [{key: value[i] for key, value in found.items()} for i in range(len(chunk))]
+        return parts
 
     def _open_cache(self) -> ActivationCache | None:
         if not self.cache_gib:
@@ -164,15 +174,32 @@ class MemoryFeed:
         }
         return ActivationCache(key, self.cache_gib)
 
+    def _record_bytes(self) -> int:
+        """Return the bytes of an image's activations, from the stages' strides."""
+        pooled, side, total = self._pooled, self.input.width or 0, 0
+        for name in prefix_names(self.model, self.cut):
+            stage = self.model.backbone.info[self.cut - 1 if name == "state" else int(name)]
+            total += 2 * stage.channels * (1 if pooled else (-(-side // stage.stride) + 1) ** 2)
+        return total
+
+    @property
+    def _pooled(self) -> bool:
+        """Whether the head alone learns, which pools by the mean first of all."""
+        return self.cut > max(self.model.head_stages)
+
     @torch.no_grad()
     def _encode(self, images: np.ndarray) -> dict[str, Tensor]:
         found = encode_prefix(self.model, torch.from_numpy(images).to(self.device), self.cut)
-        if self.cut <= max(self.model.head_stages):
+        if not self._pooled:
             return found
-        # The head pools by the mean: of all positions, or of the one that is left, it is the same.
+        # The mean of all positions, or of the one that is left, is the same.
         return {key: value.mean(dim=(2, 3), keepdim=True) for key, value in found.items()}
 
 
 def _list_items(held: Side) -> list[Item]:
     pairs = zip(held.names, held.labels, strict=True)
     return [Item(Path(name), int(label), None, "train") for name, label in pairs]
+
+
+def _unpack(record: Record | None) -> Record:
+    return {key: value.movedim(-1, 0) for key, value in (record or {}).items()}  # (h, w, c) -> (c, h, w)

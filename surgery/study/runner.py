@@ -182,7 +182,7 @@ def _chosen(backend: str, jobs: int) -> Iterator[None]:
             if not address:
                 raise ConfigError(
                     "--backend dask: no cluster is named",
-                    "Start `dask scheduler` and `dask worker ADDRESS --nthreads 1`, set DASK_SCHEDULER_ADDRESS.",
+                    "Start `dask scheduler`, `dask worker ADDRESS --nthreads 1`; set DASK_SCHEDULER_ADDRESS.",
                 ) from None
             client, ours = Client(address), True
         try:
