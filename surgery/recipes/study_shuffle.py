@@ -55,15 +55,14 @@ def ask(
     from surgery.recipes.studying import run_trainings, take_pictures
     from surgery.study import shuffle as study
     from surgery.study.fitting import Recipe
-    from surgery.study.noise import shuffle_blocks
+    from surgery.study.noise import check_block
 
     load_weights(backbone, weights)  # what is not to be had is said before the data is read
     pictures, digest = take_pictures(config, SIZE, folder, report)
     side = pictures.train.images.shape[1]
     blocks = tuple(sorted({*blocks, side}, reverse=True)) if blocks else halve(side)
-    few = pictures.of(pictures.classes)
     for block in blocks:
-        shuffle_blocks(few, block, False, 0)
+        check_block(side, block)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     each = permute == "each"
     trainings = study.list_trainings(digest, backbone, weights, blocks, each, recipe, config.seeds)

@@ -24,8 +24,8 @@ from surgery.study.two_layers import build_two_layers
 
 FITTED = 0.99
 """Share of the training images at which their labels count as learnt."""
-BUILT = 2000
-"""Images that the built network is fitted to at most: its hidden layer is as wide."""
+BUILT, BUILT_VALUES = 2000, 30_000_000
+"""Images that the built network is fitted to at most, since its hidden layer is as wide, and their values."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,11 @@ def complexity(learnt: dict[str, Learnt]) -> Spread | None:
 
 def fit_built(pictures: Pictures, seed: int) -> dict[str, Any]:
     """Build the network of 2n + d weights for random labels of the images, and say how well it fits."""
-    flat = pictures.train.images.reshape(len(pictures.train), -1).astype(np.float64) / 255  # (n, h*w*3)
-    flat = np.unique(flat[: 2 * BUILT], axis=0)[:BUILT]
+    images = pictures.train.images
+    most = max(2, min(BUILT, BUILT_VALUES // images[0].size))
+    flat = (
+        np.unique(images[:most].reshape(len(images[:most]), -1), axis=0) / 255.0
+    )  # (n, h, w, 3) -> (n, h*w*3)
     labels = np.random.default_rng([seed, 2]).integers(len(pictures.classes), size=len(flat))
     try:
         network = build_two_layers(flat, labels.astype(np.float64), seed)

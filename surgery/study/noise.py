@@ -83,12 +83,7 @@ def shuffle_blocks(pictures: Pictures, block: int, own: bool, seed: int) -> Pict
         Neyshabur et al. 2020, arXiv:2008.11687, section 3.1.
     """
     side = pictures.train.images.shape[1]
-    if block < 1 or side % block:
-        fits = [k for k in range(1, side + 1) if side % k == 0]
-        raise ConfigError(
-            f"--blocks {block}: blocks of {block}×{block} do not fill an image of {side}×{side}",
-            f"Sides that do: {', '.join(map(str, fits))}; or another --image-size.",
-        )
+    check_block(side, block)
     count = (side // block) ** 2
     common = _draw_order(count, [seed, 2008, block])
 
@@ -100,6 +95,20 @@ def shuffle_blocks(pictures: Pictures, block: int, own: bool, seed: int) -> Pict
         return replace(held, images=move_blocks(held.images, block, orders))
 
     return Pictures(pictures.classes, shuffle(pictures.train), shuffle(pictures.judged))
+
+
+def check_block(side: int, block: int) -> None:
+    """Refuse blocks that do not fill an image.
+
+    Raises:
+        ConfigError: With the sides that do.
+    """
+    if block < 1 or side % block:
+        fits = [k for k in range(1, side + 1) if side % k == 0]
+        raise ConfigError(
+            f"--blocks {block}: blocks of {block}×{block} do not fill an image of {side}×{side}",
+            f"Sides that do: {', '.join(map(str, fits))}; or another --image-size.",
+        )
 
 
 def _draw_order(count: int, seed: list[int]) -> np.ndarray:

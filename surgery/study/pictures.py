@@ -43,7 +43,7 @@ class Side:
 
     def of(self, chosen: Sequence[int]) -> Side:
         """Return the images of some classes, numbered in that order."""
-        where = np.full(int(max(self.labels, default=0)) + 1 + max(chosen, default=0), -1)
+        where = np.full(1 + max([*self.labels.tolist(), *chosen]), -1)
         where[list(chosen)] = np.arange(len(chosen))
         return self.take(np.flatnonzero(where[self.labels] >= 0)).relabelled(where)
 

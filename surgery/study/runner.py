@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from surgery.artifact.disk import lock
 from surgery.artifact.errors import ConfigError
 from surgery.train.interrupt import raise_if_requested, stop_requested
 from surgery.train.reporting import Reporter
@@ -126,16 +127,20 @@ def answer_one(training: Key, run_one: RunOne[Key], folder: Path, threads: int |
     name = key_of(training)
     room, before = folder / f"{name}.run", torch.get_num_threads()
     room.mkdir(parents=True, exist_ok=True)
-    if threads:
-        torch.set_num_threads(threads)
-    started = time.monotonic()
+    descriptor = lock(room)  # another study may be at the same training: then its answer is waited for
     try:
+        if find_answer(training, folder) is not None:
+            return name
+        if threads:
+            torch.set_num_threads(threads)
+        started = time.monotonic()
         answer = run_one(training, room)
+        values = {"training": dataclasses.asdict(training), "seconds": time.monotonic() - started}
+        write_json(folder / f"{name}.json", values | {"answer": answer})
+        shutil.rmtree(room, ignore_errors=True)
     finally:
         torch.set_num_threads(before)
-    values = {"training": dataclasses.asdict(training), "seconds": time.monotonic() - started}
-    write_json(folder / f"{name}.json", values | {"answer": answer})
-    shutil.rmtree(room, ignore_errors=True)
+        os.close(descriptor)
     return name
 
 
