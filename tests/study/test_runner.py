@@ -89,6 +89,12 @@ def test_an_answer_is_one_file_beside_what_it_was_asked(tmp_path):
     assert held["answer"] == {"square": 1}
 
 
+def test_a_training_that_another_study_has_ended_meanwhile_is_not_run_again(tmp_path):
+    names = {answer_one(SQUARES[0], square, tmp_path) for _ in range(2)}
+    assert names == {key_of(SQUARES[0])}
+    assert ran(tmp_path) == [1]
+
+
 def test_every_input_counts_for_the_key(monkeypatch):
     recipe = Recipe(3)
     others = [

@@ -66,9 +66,12 @@ def test_mistakes_end_with_2_and_say_what_to_do(colours, capsys, arguments, said
 
 
 def test_masks_are_refused(tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    assert main(["study", "memorise", str(tmp_path / "empty")]) == 2
-    assert "no images in it" in capsys.readouterr().err
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        Image.new("L" if folder == "masks" else "RGB", (32, 32)).save(tmp_path / "data" / folder / "0.png")
+    (tmp_path / "data" / "classes.txt").write_text("ground\nbox\n")
+    assert main(["study", "memorise", str(tmp_path / "data")]) == 2
+    assert "classify is asked for" in capsys.readouterr().err
 
 
 def test_files_say_the_same_and_come_out_the_same_twice(tmp_path):
