@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +168,8 @@ def _run_side_by_side(
     from joblib import Parallel, delayed
 
     threads = max(1, (os.cpu_count() or 1) // jobs) if backend == "loky" else None
+    # joblib would say so of a study that the user stops, on top of what is said anyway.
+    warnings.filterwarnings("ignore", message=".*tasks which were still being processed")
     with _chosen(backend, jobs):
         pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         yield from pool(delayed(answer_one)(each, run_one, folder, threads) for each in trainings)
