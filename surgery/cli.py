@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 import surgery
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import DiskFullError, SurgeryError, UserError
+from surgery.cli_study import study_app
 
 app = App(
     name="surgery",
@@ -23,7 +24,7 @@ models_app = App(name="models", help="The model store.")
 backbones_app = App(name="backbones", help="Backbones: stages, strides, channels, parameters, weights.")
 weights_app = App(name="weights", help="Pretrained weights and their cache.")
 data_app = App(name="data", help="Look at data before training; draw sample sets.")
-for each in (models_app, backbones_app, weights_app, data_app):
+for each in (models_app, backbones_app, weights_app, data_app, study_app):
     app.command(each)
 
 MODEL = Group("Model", sort_key=1)

@@ -13,6 +13,7 @@ from surgery.cli import app, main
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"])
 PLACEHOLDERS = {"VERSION": "1", "DATA": "data", "FILE": "file"}
+SUBS = ("models", "backbones", "weights", "data", "study")
 LIGHT = {"surgery backbones show vgg16", "surgery weights list", "surgery models list"}
 
 
@@ -32,7 +33,7 @@ def commands() -> dict[str, Path]:
 
 def test_the_documents_name_the_main_commands() -> None:
     named = {" ".join(command.split()[:2]) for command in commands()}
-    wanted = ("finetune", "evaluate", "predict", "export", "models", "backbones", "weights", "data")
+    wanted = ("finetune", "evaluate", "predict", "export", "models", "backbones", "weights", "data", "study")
     assert {f"surgery {word}" for word in wanted} <= named
 
 
@@ -41,7 +42,7 @@ def test_a_command_of_the_documents_is_one(command: str) -> None:
     tokens = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)[1:]]
     if tokens[-1:] == ["--help"]:
         tokens.pop()
-    complete = len(tokens) > (2 if tokens[0] in ("models", "backbones", "weights", "data") else 1)
+    complete = len(tokens) > (2 if tokens[0] in SUBS else 1)
     if complete:
         app.parse_args(tokens, exit_on_error=False, print_error=False)
     else:  # only its name is mentioned

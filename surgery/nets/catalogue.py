@@ -154,7 +154,8 @@ def list_backbones(pattern: str = "*") -> list[str]:
     """Return the names that fit a pattern of the shell, timm's and those of this package."""
     import timm
 
-    import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
+    import surgery.nets.dann_digits
+    import surgery.nets.yosinski_small  # noqa: F401, so does it
 
     names: list[str] = timm.list_models(pattern)
     return names
@@ -164,7 +165,8 @@ def is_backbone(name: str) -> bool:
     """Tell whether there is a backbone of a name; timm's may have the tag of their weights behind a dot."""
     import timm
 
-    import surgery.nets.dann_digits  # noqa: F401, registers itself with timm
+    import surgery.nets.dann_digits
+    import surgery.nets.yosinski_small  # noqa: F401, so does it
 
     return bool(timm.is_model(name))
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "timm", "onnxruntime", "onnx", "albumentations", "segmentation_models_pytorch"}
-HEAVY |= {"sklearn", "bentoml", "matplotlib", "accelerate", "jinja2"}
+HEAVY |= {"sklearn", "bentoml", "matplotlib", "accelerate", "jinja2", "joblib", "scipy"}
 NEEDED_BY_THE_STORE = {"cv2", "numpy", "PIL"}
 
 
@@ -18,6 +18,7 @@ NEEDED_BY_THE_STORE = {"cv2", "numpy", "PIL"}
         ([], HEAVY | NEEDED_BY_THE_STORE),
         (["--help"], HEAVY | NEEDED_BY_THE_STORE),
         (["finetune", "--help"], HEAVY | NEEDED_BY_THE_STORE),
+        (["study", "transfer", "--help"], HEAVY | NEEDED_BY_THE_STORE),
         (["models", "list"], HEAVY),
     ],
 )
