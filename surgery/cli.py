@@ -23,7 +23,8 @@ models_app = App(name="models", help="The model store.")
 backbones_app = App(name="backbones", help="Backbones: stages, strides, channels, parameters, weights.")
 weights_app = App(name="weights", help="Pretrained weights and their cache.")
 data_app = App(name="data", help="Look at data before training; draw sample sets.")
-for each in (models_app, backbones_app, weights_app, data_app):
+study_app = App(name="study", help="Studies of transfer, each one command on any data and model.")
+for each in (models_app, backbones_app, weights_app, data_app, study_app):
     app.command(each)
 
 MODEL = Group("Model", sort_key=1)
@@ -424,6 +425,41 @@ def data_sample(
     pixels = parse_size(size) if size else None
     given: dict[str, Any] = {"n_train": n_train, "n_val": n_val, "size": pixels}
     sample(kind, out, domain=domain, seed=seed, **{k: v for k, v in given.items() if v is not None})
+
+
+@study_app.command(name="compare")
+def study_compare(
+    model: Annotated[str | None, Parameter(help="NAME[@VERSION]; with :start what it began with.")] = None,
+    other: Annotated[str | None, Parameter(help="The model that it is compared with.")] = None,
+    data: Annotated[str | None, Parameter(help="Data to judge on; else what MODEL was trained on.")] = None,
+    *,
+    pretrained: Annotated[
+        Names,
+        Parameter(group=MODEL, help="Versions trained from pretrained weights, in place of two models."),
+    ] = None,
+    random: Annotated[Names, Parameter(group=MODEL, help="Versions trained from random starts.")] = None,
+    split: Annotated[str, option(DATA, "train, val or test.")] = "val",
+    images: Annotated[int, option(DATA, "Images judged at most.")] = 500,
+    points: Annotated[int, Parameter(help="Places measured on the line between two models.")] = 11,
+    bn: Annotated[
+        Literal["keep", "reestimate"], Parameter(help="Batch norm on the line: as it is, or measured anew.")
+    ] = "keep",
+    basin: Annotated[int, Parameter(help="Points drawn for each condition of a basin; 0: none.")] = 10,
+    seed: Annotated[int, Parameter(help="Seed of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare two models: features, weights, mistakes, and the loss between them. Or runs, by their starts.
+
+    Finished parts are kept; a stopped study goes on when the command is repeated.
+    """
+    from surgery.recipes.study_compare import CompareConfig, compare
+
+    config = CompareConfig(
+        tuple(word for word in (model, other) if word), tuple(pretrained or ()), tuple(random or ()), data,
+        split, images, points, bn, basin, seed, device,
+    )  # fmt: skip
+    compare(config, as_json)
 
 
 def main(arguments: list[str] | None = None) -> int:

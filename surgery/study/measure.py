@@ -90,5 +90,3 @@ def flatten(feature: Tensor) -> NDArray[np.float32]:
     """Return maps (n, c, h, w) as one row for each image, (n, c*h*w), as the field does for CKA."""
     flat: NDArray[np.float32] = feature.detach().float().flatten(1).cpu().numpy()  # (n, c, h, w) -> (n, chw)
     return flat
-
-

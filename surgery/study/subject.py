@@ -137,7 +137,8 @@ def _from_checkpoint(path: Path) -> Subject:
     stored = find_stored(Store(), name, folder)
     if stored is None:
         raise ModelNotFoundError(
-            f"{path}: the store holds no version that its run made", "finish the run: --resume goes on with it."
+            f"{path}: the store holds no version that its run made",
+            "finish the run: --resume goes on with it.",
         )
     return read_checkpoint(path, stored)
 
