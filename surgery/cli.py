@@ -435,7 +435,7 @@ def study_compare(
     *,
     pretrained: Annotated[
         Names,
-        Parameter(group=MODEL, help="Versions trained from pretrained weights, in place of two models."),
+        Parameter(group=MODEL, help="Versions trained from pretrained weights; no two models then."),
     ] = None,
     random: Annotated[Names, Parameter(group=MODEL, help="Versions trained from random starts.")] = None,
     split: Annotated[str, option(DATA, "train, val or test.")] = "val",

@@ -120,7 +120,10 @@ def tabulate(study: dict[str, Any]) -> str:
         table.add_row("above it outside", f"{basin['outside']:+.4g}")
     for name, value in (study["distance"] or {}).items():
         share = study["relative"][name]
-        table.add_row(f"distance {name}", f"{value:.4g}" + ("" if share is None else f" ({share:.1%})"))
+        table.add_row(
+            f"distance {name}",
+            f"{value:.4g}" + ("" if share is None else f" ({share:.2%} of that to a random start)"),
+        )
     return _print(table)
 
 

@@ -61,9 +61,9 @@ def compare_groups(
     """Compare all pairs of all kinds.
 
     Returns:
-        `kinds`: a row for each kind with the number of its pairs and, as mean and deviation over them, CKA by
-        stage, distance, kappa and barrier; `pairs`: each pair by itself; `basins`: of the runs from pretrained
-        and of those from random, where there are two at least.
+        `kinds`: a row for each kind with the number of its pairs and, as mean and deviation over them, CKA
+        by stage, distance, kappa and barrier; `pairs`: each pair by itself; `basins`: of the runs from
+        pretrained and of those from random, where there are two at least.
 
     References:
         Neyshabur, Sedghi, Zhang 2020, arXiv:2008.11687, sections 3.2 and 3.3.

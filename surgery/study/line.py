@@ -41,7 +41,7 @@ class Line:
 
     @property
     def barrier(self) -> float:
-        """How far the loss rises above what lies between the losses of the ends, nats; 0 where it does not."""
+        """How far the loss rises above the line between the losses of the ends, nats; 0: nowhere."""
         return find_barrier(self.places, self.losses)
 
     @property

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import DiskFullError
-from surgery.study.modules import State
+from surgery.train.cache import digest_modules
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Task
 from surgery.train.run import runs_root
@@ -72,13 +72,9 @@ def study_folder(name: str) -> Path:
     return runs_root() / "studies" / plain[:200]
 
 
-def digest_state(state: State) -> str:
-    """Return a sha256 over weights: others get other results."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(state.items()):
-        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def digest_state(model: nn.Module) -> str:
+    """Return a sha256 over a model's weights: others get other results."""
+    return digest_modules([model])
 
 
 def write_file(path: Path, content: str | bytes) -> None:

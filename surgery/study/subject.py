@@ -100,7 +100,7 @@ def list_checkpoints(subject: Subject) -> list[Path]:
     found = sorted(folder.glob("epoch-*-step-000000.safetensors")) if run else []
     if len(found) < 2:
         raise ConfigError(
-            f"{subject.stored.ref}: its run {folder} holds {len(found)} checkpoint(s); two or more are needed",
+            f"{subject.stored.ref}: its run {folder} holds {len(found)} checkpoint(s), and two are needed",
             "train with --keep-checkpoints all, and point SURGERY_RUNS at the folder of that run.",
         )
     return found

@@ -90,8 +90,9 @@ def judge_groups(found: dict[str, Any]) -> list[str]:
         if gaps:
             name = max(gaps, key=lambda stage: gaps[stage])
             said.append(
-                f"Their features differ most at {name}: CKA {kept['cka'][name]['mean']:.2f} between runs from "
-                f"pretrained, {fresh['cka'][name]['mean']:.2f} between runs from random; what is reused is there."
+                f"The start shows most at {name}: CKA {kept['cka'][name]['mean']:.2f} between runs from "
+                f"pretrained, {fresh['cka'][name]['mean']:.2f} between runs from random; what is reused is "
+                "there."
                 if gaps[name] > 0
                 else "No stage of the runs from pretrained is more alike than that of the runs from random: "
                 "nothing shows that features are reused."
