@@ -462,6 +462,33 @@ def study_compare(
     compare(config, as_json)
 
 
+@study_app.command(name="criticality")
+def study_criticality(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    data: Annotated[str | None, Parameter(help="Data to judge on; else what MODEL was trained on.")] = None,
+    *,
+    split: Annotated[str, option(DATA, "Side whose loss is bounded.")] = "train",
+    images: Annotated[int, option(DATA, "Images judged at most.")] = 256,
+    epsilon: Annotated[float, Parameter(help="How much of the way to guessing the loss may rise.")] = 0.1,
+    seeds: Annotated[int, Parameter(help="How often each module is measured, with other noise.")] = 1,
+    draws: Annotated[int, Parameter(help="Noises whose losses are averaged each time.")] = 3,
+    checkpoints: Annotated[
+        bool, Parameter(negative=(), help="The checkpoints of the model's run too (--keep-checkpoints all).")
+    ] = False,
+    seed: Annotated[int, Parameter(help="Seed of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure how critical each module of MODEL is: how far it may go back to its start, and under what noise.
+
+    Finished parts are kept; a stopped study goes on when the command is repeated.
+    """
+    from surgery.recipes.study_criticality import CriticalityConfig, criticality
+
+    config = CriticalityConfig(model, data, split, images, epsilon, seeds, draws, checkpoints, seed, device)
+    criticality(config, as_json)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 the user can fix it, 1 anything else."""
     tokens = sys.argv[1:] if arguments is None else arguments

@@ -104,7 +104,7 @@ def compare_pair(
         ConfigError: If nothing can be compared.
     """
     missing = check_comparable(first, second)
-    ids = {"first": digest_state(first.model), "second": digest_state(second.model)}
+    ids = {"first": digest_state(first.state), "second": digest_state(second.state)}
     inputs = ids | {"data": samples.judged.digest}
     name = f"{first.label} and {second.label}"
     found: dict[str, Any] = dict.fromkeys(
@@ -138,7 +138,7 @@ def find_basin(
     subjects: list[Subject], sample: Sample, wish: Wish, parts: Parts, report: Reporter
 ) -> dict[str, Any]:
     """Return the three conditions of a basin on the hull of some models of one network, as plain values."""
-    inputs = {"models": [digest_state(subject.model) for subject in subjects], "data": sample.digest}
+    inputs = {"models": [digest_state(subject.state) for subject in subjects], "data": sample.digest}
     states = [subject.state for subject in subjects]
     with report.task(f"basin of {', '.join(subject.label for subject in subjects)}") as task:
         return parts.take(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from safetensors.torch import save
 
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import DiskFullError
-from surgery.train.cache import digest_modules
+from surgery.study.modules import State
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Task
 from surgery.train.run import runs_root
@@ -72,9 +72,10 @@ def study_folder(name: str) -> Path:
     return runs_root() / "studies" / plain[:200]
 
 
-def digest_state(model: nn.Module) -> str:
-    """Return a sha256 over a model's weights: others get other results."""
-    return digest_modules([model])
+def digest_state(state: State) -> str:
+    """Return a sha256 over weights: others get other results."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def write_file(path: Path, content: str | bytes) -> None:

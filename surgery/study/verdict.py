@@ -63,6 +63,39 @@ def _judge_features(found: dict[str, Any]) -> str:
     return "CKA by stage: " + ", ".join(f"{stage} {value:.2f}" for stage, value in cka.items()) + "."
 
 
+def judge_modules(rows: list[dict[str, Any]], bound: dict[str, Any]) -> list[str]:
+    """Return two sentences about the criticality of modules.
+
+    Args:
+        rows: As `measure_modules` returns them, shallow to deep.
+        bound: The model's `loss` and the `most` that it may be.
+    """
+    idle = [row for row in rows if not row["criticality"]]
+    worst = max(rows, key=lambda row: row["criticality"])
+    said = [
+        f"{len(idle)} of {len(rows)} modules may go back to where they began without the loss leaving its bound "
+        f"({bound['loss']:.3g}, at most {bound['most']:.3g} nats)"
+        + (
+            f": {_list([row['module'] for row in idle])}; freezing them next time costs nothing and trains faster."
+            if idle
+            else ": all have learnt something that is needed, so freeze none."
+        )
+    ]
+    if worst["criticality"]:
+        said.append(
+            f"{worst['module']} is the most critical (μ {worst['criticality']:.3g}; at its start the loss is "
+            f"{worst['rewound_loss']:.3g} nats): that is where training, and care with fewer bits, pays."
+        )
+    else:
+        said.append("No module is critical alone: what was learnt is spread over several of them.")
+    return said
+
+
+def _list(names: list[str], most: int = 6) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def judge_groups(found: dict[str, Any]) -> list[str]:
     """Return two sentences about runs from pretrained and from random starts."""
     rows = {row["kind"]: row for row in found["kinds"]}
