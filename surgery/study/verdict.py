@@ -73,10 +73,10 @@ def judge_modules(rows: list[dict[str, Any]], bound: dict[str, Any]) -> list[str
     idle = [row for row in rows if not row["criticality"]]
     worst = max(rows, key=lambda row: row["criticality"])
     said = [
-        f"{len(idle)} of {len(rows)} modules may go back to where they began without the loss leaving its bound "
-        f"({bound['loss']:.3g}, at most {bound['most']:.3g} nats)"
+        f"{len(idle)} of {len(rows)} modules may each go back to where they began and the loss stays within "
+        f"its bound ({bound['loss']:.3g}, at most {bound['most']:.3g} nats)"
         + (
-            f": {_list([row['module'] for row in idle])}; freezing them next time costs nothing and trains faster."
+            f": {_list([row['module'] for row in idle])}; try to freeze them next time, which trains faster."
             if idle
             else ": all have learnt something that is needed, so freeze none."
         )
@@ -89,6 +89,33 @@ def judge_modules(rows: list[dict[str, Any]], bound: dict[str, Any]) -> list[str
     else:
         said.append("No module is critical alone: what was learnt is spread over several of them.")
     return said
+
+
+def judge_passport(values: dict[str, Any]) -> list[str]:
+    """Return up to two sentences about how far a version moved, and what to do with it next."""
+    said = []
+    if values["cka"] and values["criticality"]:
+        stage = min(values["cka"], key=lambda name: values["cka"][name])
+        rows = values["criticality"]["modules"]
+        idle = [row for row in rows if not row["criticality"]]
+        said.append(
+            f"Of what it began with, {stage} changed most (CKA {values['cka'][stage]:.2f}), and {len(idle)} "
+            f"of {len(rows)} modules may each be put back: "
+            + ("most of it was transferred." if 2 * len(idle) >= len(rows) else "most of it was learnt anew.")
+        )
+    gap = values["gap"]
+    if gap:
+        clear = gap["low"] > 0
+        said.append(
+            f"It scores {abs(gap['value']):.3f} {'better' if gap['value'] >= 0 else 'worse'} on train than on "
+            f"val ({gap['low']:+.3f} to {gap['high']:+.3f}): "
+            + (
+                "more data or stronger augmentation is the next thing to try."
+                if clear
+                else "it has not memorised its images, so a longer or freer training may still help."
+            )
+        )
+    return said or ["Little could be measured; name the data with --data to fill the rest in."]
 
 
 def _list(names: list[str], most: int = 6) -> str:
