@@ -70,8 +70,8 @@ def show(ref: str, as_json: bool = False) -> None:
     aliases = _aliases_of(store, stored)
     if as_json:
         page = find_passport(stored)
-        values = {"model": stored.name, "path": str(stored.path), "aliases": aliases}
-        values |= {"passport": str(page) if page else None}
+        values: dict[str, Any] = {"model": stored.name, "path": str(stored.path), "aliases": aliases}
+        values["passport"] = str(page) if page else None
         print(json.dumps(values | stored.manifest.to_dict()))
         return
     title = f"{stored.ref} ({', '.join(aliases)})" if aliases else stored.ref

@@ -107,8 +107,8 @@ def judge_passport(values: dict[str, Any]) -> list[str]:
     if gap:
         clear = gap["low"] > 0
         said.append(
-            f"It scores {abs(gap['value']):.3f} {'better' if gap['value'] >= 0 else 'worse'} on train than on "
-            f"val ({gap['low']:+.3f} to {gap['high']:+.3f}): "
+            f"It scores {abs(gap['value']):.3f} {'better' if gap['value'] >= 0 else 'worse'} on train than "
+            f"on val ({gap['low']:+.3f} to {gap['high']:+.3f}): "
             + (
                 "more data or stronger augmentation is the next thing to try."
                 if clear
