@@ -41,7 +41,7 @@ def test_a_command_of_the_documents_is_one(command: str) -> None:
     tokens = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)[1:]]
     if tokens[-1:] == ["--help"]:
         tokens.pop()
-    complete = len(tokens) > (2 if tokens[0] in ("models", "backbones", "weights", "data") else 1)
+    complete = len(tokens) > (2 if tokens[0] in ("models", "backbones", "weights", "data", "study") else 1)
     if complete:
         app.parse_args(tokens, exit_on_error=False, print_error=False)
     else:  # only its name is mentioned

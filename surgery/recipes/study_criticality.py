@@ -129,10 +129,9 @@ def run_criticality(config: CriticalityConfig, report: Reporter) -> tuple[dict[s
     study |= measure_modules(subject, start.state, sample, search, parts, report)
     study["criticality"] = {row["module"]: row["criticality"] for row in study["modules"]}
     study["said"] = judge_modules(study["modules"], study)
-    if checkpoints:
-        study["checkpoints"] = measure_checkpoints(
-            subject, checkpoints, start.state, sample, search, parts, report
-        )
+    study["checkpoints"] = measure_checkpoints(
+        subject, checkpoints, start.state, sample, search, parts, report
+    )
     write_file(folder / "study.json", json.dumps(study, indent=2) + "\n")
     write_file(folder / "table.txt", tabulate(study))
     write_file(folder / "figure.png", draw_figure(study))

@@ -152,7 +152,9 @@ def path_chart(title: str, lines: Sequence[Line], label: str) -> Markup:
     return _svg(title, parts)
 
 
-def bar_chart(title: str, bars: Sequence[tuple[str, float]], label: str, log: bool = False) -> Markup:
+def bar_chart(
+    title: str, bars: Sequence[tuple[str, float]], label: str, log: bool = False, top: float | None = None
+) -> Markup:
     """Return one bar for each name, from left to right.
 
     Args:
@@ -160,6 +162,7 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], label: str, log: bo
         bars: Name and value, not below 0.
         label: What the x axis shows.
         log: Powers of ten on the y axis; a bar of 0 has no height.
+        top: Upper end of the y axis; None for the largest value.
     """
     values = [value for _, value in bars]
     scale: Scale | LogScale
@@ -169,8 +172,9 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], label: str, log: bo
         scale, ticks = LogScale(low, high, BOTTOM, TOP), powers_of_ten(low, high)
         ticks = ticks[:: max(1, math.ceil(len(ticks) / (TICKS + 1)))]
     else:
-        ticks = round_steps(0, max(values) or 1.0)
-        scale = Scale(0, max(*values, ticks[-1]) or 1.0, BOTTOM, TOP)
+        high = top or max(values) or 1.0
+        ticks = round_steps(0, high)
+        scale = Scale(0, high, BOTTOM, TOP)
     grid = Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>')
     parts = [grid.format(LEFT, scale(tick), RIGHT, scale(tick)) for tick in ticks]
     parts += [_text(LEFT - 5, scale(tick) + 4, _spell(tick), "end") for tick in ticks]

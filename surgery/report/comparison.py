@@ -42,7 +42,7 @@ def draw_pair(found: dict[str, Any]) -> dict[str, Markup]:
     charts = {}
     if found["cka"]:
         bars = [(name, max(0.0, value)) for name, value in found["cka"].items()]
-        charts["cka"] = bar_chart("Linear CKA by stage", bars, "stage, shallow to deep")
+        charts["cka"] = bar_chart("Linear CKA by stage", bars, "stage, shallow to deep", top=1.0)
     if found["line"]:
         points = found["line"]["points"]
         lines = [

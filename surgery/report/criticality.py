@@ -75,7 +75,7 @@ def _times(study: dict[str, Any]) -> list[tuple[str, list[float | None]]]:
     rows = []
     for k, module in enumerate(study["modules"]):
         used = []
-        for then in study.get("checkpoints") or []:
+        for then in study["checkpoints"]:
             room = then["most"] - then["loss"]
             rise = then["modules"][k]["rewound_loss"] - then["loss"]
             used.append(rise / room if room > 0 else None)

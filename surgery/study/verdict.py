@@ -112,7 +112,7 @@ def judge_passport(values: dict[str, Any]) -> list[str]:
             + (
                 "more data or stronger augmentation is the next thing to try."
                 if clear
-                else "it has not memorised its images, so a longer or freer training may still help."
+                else "that may be chance, so a longer or freer training may still help."
             )
         )
     return said or ["Little could be measured; name the data with --data to fill the rest in."]
