@@ -85,7 +85,7 @@ def draw_figure(study: dict[str, Any]) -> bytes:
         axes.grid(alpha=0.3)
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(picture, format="png", dpi=80, metadata={"Software": None})
     return picture.getvalue()
 
 
@@ -116,8 +116,8 @@ def tabulate(study: dict[str, Any]) -> str:
     if study["basin"]:
         basin = study["basin"]
         table.add_row("loss inside, nats", f"{basin['loss']:.4g}, variance {basin['variance']:.2g}")
-        table.add_row("above it at the rim with noise", f"{basin['rim']:+.4g}")
-        table.add_row("above it outside", f"{basin['outside']:+.4g}")
+        for name, key in (("above it at the rim with noise", "rim"), ("above it outside", "outside")):
+            table.add_row(name, "∞" if basin[key] is None else f"{basin[key]:+.4g}")
     for name, value in (study["distance"] or {}).items():
         share = study["relative"][name]
         table.add_row(

@@ -52,7 +52,7 @@ def draw_figure(study: dict[str, Any]) -> bytes:
     axes.grid(axis="y", alpha=0.3)
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100, metadata={"Software": None})
+    figure.savefig(picture, format="png", dpi=80, metadata={"Software": None})
     return picture.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,8 +98,9 @@ def probe_basin(
             losses["rim"].append(_loss(model, held, shaken))
             start = mix_states(states, w1.tolist())
             step = radius * abs(rng.standard_normal()) / distance(at_rim, start, moved)
-            beyond = mix_states([at_rim, start], [1 + step, -step])
-            losses["outside"].append(_loss(model, held, beyond))
+            # Statistics of batch norm are no weights: drawn further they could fall below 0.
+            beyond = {key: at_rim[key] + step * (at_rim[key] - start[key]) for key in moved}
+            losses["outside"].append(_loss(model, held, at_rim | beyond))
             progress(k + 1, points)
     inside = np.array(losses["inside"])
     mean = float(inside.mean())
@@ -143,5 +145,7 @@ def _noise(like: torch.Tensor, generator: torch.Generator, scale: float) -> torc
 
 
 def _loss(model: Model, held: Held, state: State) -> float:
+    """Return the loss of some weights; where it overflows it is infinite."""
     model.load_state_dict(state)
-    return measure(model, held).loss
+    loss = measure(model, held).loss
+    return loss if math.isfinite(loss) else math.inf

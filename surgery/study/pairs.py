@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surgery.artifact.errors import ConfigError
-from surgery.study.basin import probe_basin
+from surgery.study.basin import RADIUS_SHARE, probe_basin
 from surgery.study.line import walk_line
 from surgery.study.measure import measure, unit_of
 from surgery.study.mistakes import compare_mistakes
@@ -143,7 +143,7 @@ def find_basin(
     with report.task(f"basin of {', '.join(subject.label for subject in subjects)}") as task:
         return parts.take(
             "basin",
-            inputs | {"seed": wish.seed, "points": wish.basin},
+            inputs | {"seed": wish.seed, "points": wish.basin, "radius": RADIUS_SHARE},
             lambda: probe_basin(
                 subjects[0].model, states, sample, wish.seed, watched(task), wish.basin
             ).to_dict(),

@@ -51,7 +51,7 @@ class Parts:
             values: dict[str, Any] = json.loads(path.read_text("utf-8"))
             return values
         except (OSError, ValueError):
-            values = compute()
+            values = plain(compute())
         write_file(path, json.dumps(values, sort_keys=True) + "\n")
         return values
 
