@@ -260,3 +260,13 @@ def test_the_measure_is_the_smallest_over_the_grid(stripes: Path) -> None:
     every = {(alpha, sigma): one(alpha, sigma) for alpha in alphas for sigma in sigmas}
     assert found.criticality == pytest.approx(min(every.values()))
     assert (found.alpha, found.sigma) in [k for k, v in every.items() if v == min(every.values())]
+
+
+def test_outside_a_basin_no_variance_falls_below_zero(stripes: Path) -> None:
+    """One model's batch norm has a hundred times the other's variance: drawn further it would be negative."""
+    model, _ = tiny_facts(stripes, "tiny", 5)
+    start, moved = two_states(model)
+    moved |= {key: 100 * value for key, value in moved.items() if key.endswith("running_var")}
+    for seed in range(3):
+        found = probe_basin(model, [start, moved], sample_of(stripes, model), seed, quiet, 2)
+        assert np.isfinite([found.loss, found.rim, found.outside]).all()
