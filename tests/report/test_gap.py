@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from unsealed import make_labels, write_graph
@@ -55,6 +57,13 @@ def test_no_more_images_are_scored_than_the_bound(tmp_path: Path, monkeypatch: p
     assert gap_of(version, version.table.of("train")).images == 5
 
 
+def draw(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    """An image of about one colour, unlike all others."""
+    noise = np.random.default_rng(seed).integers(0, 50, (24, 24, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((noise + np.array(colour)).astype(np.uint8)).save(path)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Images of one colour by its name; of val one green is called red."""
@@ -63,8 +72,7 @@ def data(tmp_path: Path) -> Path:
             for k in range(4):
                 wrong = split == "val" and name == "red" and k == 0
                 path = tmp_path / "data" / split / name / f"{k}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (20, 16 + k), GREEN if wrong else colour).save(path)
+                draw(path, GREEN if wrong else colour, zlib.crc32(f"{split}{name}{k}".encode()))
     return tmp_path / "data"
 
 
