@@ -123,7 +123,8 @@ def name_sources(stored: StoredVersion) -> list[dict[str, Any]]:
     known = stored.manifest.provenance
     weights = known.get("weights", {})
     place = weights.get("place") or weights.get("asked") or "pretrained weights"
-    kept = str(stored.manifest.parent or place)
+    adapted = stored.manifest.parent if "adaptation" in known else None
+    kept = str(adapted or weights.get("parent") or place)
     drawn = f"drawn at random, seed {known.get('seed', 0)}"
     parts = known.get("layers", {}).get("parts", [])
     return [{**part, "from": kept if str(part.get("fate")).startswith("kept") else drawn} for part in parts]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,8 +114,3 @@ def _held_bytes(model: Model, sample: Sample, cut: int) -> int:
     with torch.no_grad():
         encoded = encode_prefix(model, first.inputs["images"][:1], cut)
     return sample.images * sum(value.numel() * value.element_size() for value in encoded.values())
-
-
-def count_images(batches: Sequence[Batch]) -> int:
-    """Return the images of some batches."""
-    return sum(len(batch.items) for batch in batches)
