@@ -17,6 +17,8 @@ TEMPLATE = "comparison.html.j2"
 WIDTH = 110
 DRAWN = ("P-T, P-T", "P-T, RI-T", "RI-T, RI-T", "P, P-T")
 """Kinds of pairs whose lines are drawn, as many as there are colours."""
+KINDS = (*DRAWN, "RI, RI-T", "RI, RI")
+"""All kinds, in the order of the figure's colours."""
 
 
 def render_comparison(study: dict[str, Any]) -> str:
@@ -66,7 +68,8 @@ def draw_figure(study: dict[str, Any]) -> bytes:
     if "kinds" in study:
         for row in study["kinds"]:
             means = [value["mean"] if value else np.nan for value in row["cka"].values()]
-            left.plot(list(row["cka"]), means, marker="o", markersize=3, label=row["kind"])
+            colour = _colour(row["kind"])
+            left.plot(list(row["cka"]), means, marker="o", markersize=3, label=row["kind"], color=colour)
         lines = _mean_lines(study)
     else:
         if study["cka"]:
@@ -74,7 +77,10 @@ def draw_figure(study: dict[str, Any]) -> bytes:
         points = study["line"]["points"] if study["line"] else []
         lines = [Line("", [(row["t"], row["loss"]) for row in points])] if points else []
     for line in lines:
-        right.plot(*zip(*line.points, strict=True), marker="o", markersize=3, label=line.name or None)
+        label = line.name or None
+        right.plot(
+            *zip(*line.points, strict=True), marker="o", markersize=3, label=label, color=_colour(line.name)
+        )
     left.set(ylim=(0, 1.02), ylabel="linear CKA")
     left.tick_params(axis="x", rotation=45)
     right.set(xlabel="from the first to the second", ylabel="loss, nats", ylim=(0, None))
@@ -137,6 +143,11 @@ def _mean_lines(study: dict[str, Any]) -> list[Line]:
             places = [point["t"] for point in walked[0]]
             lines.append(Line(kind, list(zip(places, losses.tolist(), strict=True))))
     return lines
+
+
+def _colour(kind: str) -> str:
+    """Return the colour of a kind of pairs, the same in both halves of the figure."""
+    return f"C{KINDS.index(kind) if kind in KINDS else 0}"
 
 
 def _spell(spread: dict[str, float] | None) -> str:

@@ -52,7 +52,7 @@ class Parts:
             return values
         except (OSError, ValueError):
             values = plain(compute())
-        write_file(path, json.dumps(values, sort_keys=True) + "\n")
+        write_file(path, json.dumps(values) + "\n")  # in their order, which is that of the depth
         return values
 
 

@@ -81,6 +81,8 @@ def test_what_is_finished_is_read_and_other_inputs_are_computed(
         patch.setattr(pairs, "measure_distances", fail)
         first = ask(capsys, *words)[1]
     assert first["barrier"] is not None
+    stages = [stage.name for stage in read_subject("tiny@1").model.backbone.info]
+    assert list(first["cka"]) == stages  # also as it was read
     with monkeypatch.context() as patch:
         for name in ("compare_stages", "measure_distances", "walk_line", "probe_basin"):
             patch.setattr(pairs, name, fail)
