@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 ANYWHERE = ("startup", "serve")
-ON_DATA = ("cache", "hymenoptera", "views", "peers", "camvid", "precision", "studies")
+ON_DATA = ("cache", "hymenoptera", "views", "peers", "camvid", "precision", "studies", "studies_models")
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from .reply import Refusal
 from .request import Question, Upload, Wish, read_question
 from .runtime import Runtime
 from .settings import Settings, read_settings, read_tokens
-from .web import page
+from .web import page, seal
 
 usage_stats.do_not_track.cache_clear()  # `bentoml serve` asked before this module could say no
 
@@ -111,6 +111,15 @@ class Building:
             return refusal.response()
         return JSONResponse(rollout.describe())
 
+    async def passport(self, request: Request) -> Response:
+        """Answer GET /passport."""
+        try:
+            text = await asyncio.to_thread(self.runtime.passport, request.query_params.get("model"))
+        except Refusal as refusal:
+            return refusal.response()
+        headers = {"Content-Security-Policy": seal(text), "Cache-Control": "no-cache"}
+        return HTMLResponse(text, headers=headers)
+
     async def count(self, request: Request) -> Response:
         """Answer GET /metrics."""
         content, kind = await asyncio.to_thread(self.metrics.exposition)
@@ -129,7 +138,8 @@ class Building:
     def routes(self) -> dict[str, Route]:
         """Return what is answered before BentoML sees it, by path."""
         found = {
-            "/": self.page, "/models": self.models, "/compare": self.compare, "/metrics": self.count,
+            "/": self.page, "/models": self.models, "/compare": self.compare, "/passport": self.passport,
+            "/metrics": self.count,
             "/openapi.json": self.document, "/docs.json": self.document,  # where BentoML has one of its own
         }  # fmt: skip
         routes = {path: Route(path, answer, methods=["GET"]) for path, answer in found.items()}

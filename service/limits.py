@@ -22,7 +22,7 @@ OPEN = PROBES | {"/"}
 """Paths that need no token: the page asks for one itself."""
 UNBOUND = OPEN | {"/metrics"}
 """Paths that do not count as requests at work."""
-COUNTED = UNBOUND | {"/predict", "/models", "/compare", "/openapi.json"}
+COUNTED = UNBOUND | {"/predict", "/models", "/compare", "/passport", "/openapi.json"}
 """Paths that are counted by name; all others as one."""
 
 FOREIGN = {

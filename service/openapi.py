@@ -66,6 +66,7 @@ def describe_interface(settings: Settings, locked: bool) -> dict[str, Any]:
             "/predict": {"post": _predict(settings)},
             "/models": {"get": _get("What is served, and what is not and why", "Models", "application/json")},
             "/compare": {"get": _compare()},
+            "/passport": {"get": _passport()},
             "/metrics": {"get": _get("What was counted, for Prometheus", None, "text/plain")},
             "/openapi.json": {"get": _get("This document", "Document", "application/json")},
             "/": {"get": _get("The page to try it on", None, "text/html", locked=False)},
@@ -167,6 +168,17 @@ def _get(summary: str, schema: str | None, kind: str, locked: bool = True) -> di
 def _compare() -> dict[str, Any]:
     found = _get("How a candidate compares with production", "Comparison", "application/json")
     text = "Name of the model; may be left out where there is one only."
+    schema = {"type": "string"}
+    found["parameters"] = [
+        {"name": "model", "in": "query", "required": False, "schema": schema, "description": text}
+    ]
+    found["responses"] |= _errors((404, 503))
+    return found
+
+
+def _passport() -> dict[str, Any]:
+    found = _get("What a version is made of, as a page", None, "text/html")
+    text = "NAME, NAME@VERSION or NAME@ALIAS; may be left out where there is one model only."
     schema = {"type": "string"}
     found["parameters"] = [
         {"name": "model", "in": "query", "required": False, "schema": schema, "description": text}
@@ -284,6 +296,7 @@ def _models() -> dict[str, Any]:
             "device": text,
             "rollout": _object(_ROLLOUT, {"stopped": text}),
             "explains": {"type": "boolean"},
+            "passport": {"type": "string", "format": "uri-reference"},
             "batch": _COUNT,
             "lanes": _COUNT,
         },

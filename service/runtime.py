@@ -10,6 +10,7 @@ from typing import Any
 
 from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError, UserError
 from surgery.artifact.manifest import Manifest
+from surgery.artifact.passports import find_passport
 from surgery.artifact.rollout import FILE as ROLLOUT
 from surgery.artifact.store import PRODUCTION, Ref, RolloutPlan, Store, StoredVersion, check_name, parse_ref
 
@@ -330,6 +331,8 @@ class Runtime:
         except SurgeryError as error:
             return {**row, "state": "failed", "reason": self._without_root(error.message)}
         row |= _facts(stored)
+        if find_passport(stored) is not None:
+            row["passport"] = f"passport?model={stored.ref}"
         rollout = table.rollouts.get(name)
         if rollout is not None and rollout.plan.version == version:
             row["rollout"] = rollout.summary()
@@ -348,6 +351,32 @@ class Runtime:
         if reason is not None:
             return {**row, "state": "failed", "reason": self._without_root(reason)}
         return {**row, "state": "stored"}
+
+    def passport(self, text: str | None) -> str:
+        """Return the page of a version's passport. Blocks.
+
+        Raises:
+            Refusal: 400 if no name can be read, or none is given and several exist; 404 if there is no such
+                model, or it has no passport; 503 if it cannot be read.
+        """
+        table = self.table
+        text = self._only_name(table) if text is None else text
+        try:
+            ref = parse_ref(text)
+        except UserError as error:
+            raise Refusal(400, "bad_model_name", error.message, error.hint) from error
+        try:
+            stored = self.store.resolve(text)
+            page = find_passport(stored)
+            if page is not None:
+                return page.read_text("utf-8")
+        except ModelNotFoundError as error:
+            raise self._not_found(ref, table) from error
+        except (SurgeryError, OSError, ValueError) as error:
+            message = f"the passport of {text} cannot be read"
+            raise Refusal(503, "model_unavailable", message, "The log of the service says why.") from error
+        hint = f"Write it with `surgery passport {stored.ref}`."
+        raise Refusal(404, "no_passport", f"{stored.ref} has no passport", hint)
 
     def problems(self) -> list[str]:
         """Return what keeps models from being served at present, as the log says it."""

@@ -225,13 +225,16 @@ def evaluate(
     *,
     split: str = "val",
     skip_bad: Annotated[bool, Parameter(negative=(), help="Leave unreadable images out.")] = False,
+    gap: Annotated[
+        bool, Parameter(help="State the generalisation gap; scores some training images (512, masks 64).")
+    ] = True,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Score a stored model on DATA, from image bytes to answer."""
     from surgery.recipes.evaluate import evaluate as run
 
-    run(model, data, split, device, as_json, skip_bad)
+    run(model, data, split, device, as_json, skip_bad, gap)
 
 
 @app.command
@@ -265,6 +268,26 @@ def drift(
     from surgery.recipes.drift import drift as run
 
     run(model, images, false_alarm_rate, skip_bad, device, as_json)
+
+
+@app.command
+def passport(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    *,
+    data: Annotated[str | None, Parameter(help="Data to measure on; else what MODEL was trained on.")] = None,
+    images: Annotated[int, option(DATA, "Images of each side measured at most.")] = 256,
+    seed: Annotated[int, Parameter(help="Seed of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Write what MODEL is made of and how far it moved from its start: one page and one JSON beside it.
+
+    Finished parts are kept; repeat the command to go on after a stop.
+    """
+    from surgery.recipes.passport import PassportConfig
+    from surgery.recipes.passport import passport as run
+
+    run(PassportConfig(model, data, images, seed, device), as_json)
 
 
 @app.command

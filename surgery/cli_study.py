@@ -14,6 +14,11 @@ STUDY = Group("Study", sort_key=1)
 TRAININGS = Group("All studies", sort_key=2)
 
 
+Names = Annotated[list[str] | None, Parameter(group=STUDY, consume_multiple=True, negative=())]
+Device = Literal["auto", "cpu", "cuda"]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
+
+
 def option(group: Group, help: str) -> Parameter:
     """Return a parameter of a group; flags have no negative form."""
     return Parameter(group=group, help=help, negative=())
@@ -30,7 +35,7 @@ class Common:
     batch_size: Annotated[int | None, option(TRAININGS, "Images per step.")] = None
     jobs: Annotated[int, option(TRAININGS, "Trainings at a time.")] = 1
     backend: Annotated[str, option(TRAININGS, "loky (processes), dask or ray.")] = "loky"
-    device: Annotated[Literal["auto", "cpu", "cuda"], option(TRAININGS, "Where to train.")] = "auto"
+    device: Annotated[Device, option(TRAININGS, "Where to train.")] = "auto"
     out: Annotated[Path | None, option(TRAININGS, "Folder of the result.")] = None
     as_json: Annotated[
         bool, Parameter(name="--json", group=TRAININGS, negative=(), help="Print one JSON object on stdout.")
@@ -143,3 +148,65 @@ def cut(
 
     treatments = tuple(part for part in (treat or "").split(",") if part)
     run(common.config(data), backbone, weights, treatments, lowest, common.as_json)
+
+
+@study_app.command(name="compare")
+def study_compare(
+    model: Annotated[str | None, Parameter(help="NAME[@VERSION]; with :start what it began with.")] = None,
+    other: Annotated[str | None, Parameter(help="The model that it is compared with.")] = None,
+    data: Annotated[str | None, Parameter(help="Data to judge on; else what MODEL was trained on.")] = None,
+    *,
+    pretrained: Annotated[
+        Names,
+        Parameter(group=STUDY, help="Versions trained from pretrained weights; no two models then."),
+    ] = None,
+    random: Annotated[Names, Parameter(group=STUDY, help="Versions trained from random starts.")] = None,
+    split: Annotated[str, option(STUDY, "train, val or test.")] = "val",
+    images: Annotated[int, option(STUDY, "Images judged at most.")] = 500,
+    points: Annotated[int, Parameter(help="Places measured on the line between two models.")] = 11,
+    bn: Annotated[
+        Literal["keep", "reestimate"], Parameter(help="Batch norm on the line: as it is, or measured anew.")
+    ] = "keep",
+    basin: Annotated[int, Parameter(help="Points drawn for each condition of a basin; 0: none.")] = 10,
+    seed: Annotated[int, Parameter(help="Seed of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare two models: features, weights, mistakes, and the loss between them. Or runs, by their starts.
+
+    Finished parts are kept; a stopped study goes on when the command is repeated.
+    """
+    from surgery.recipes.study_compare import CompareConfig, compare
+
+    config = CompareConfig(
+        tuple(word for word in (model, other) if word), tuple(pretrained or ()), tuple(random or ()), data,
+        split, images, points, bn, basin, seed, device,
+    )  # fmt: skip
+    compare(config, as_json)
+
+
+@study_app.command(name="criticality")
+def study_criticality(
+    model: Annotated[str, Parameter(help="NAME, NAME@VERSION or NAME@ALIAS.")],
+    data: Annotated[str | None, Parameter(help="Data to judge on; else what MODEL was trained on.")] = None,
+    *,
+    split: Annotated[str, option(STUDY, "Side whose loss is bounded.")] = "train",
+    images: Annotated[int, option(STUDY, "Images judged at most.")] = 256,
+    epsilon: Annotated[float, Parameter(help="How much of the way to guessing the loss may rise.")] = 0.1,
+    seeds: Annotated[int, Parameter(help="How often each module is measured, with other noise.")] = 1,
+    draws: Annotated[int, Parameter(help="Noises whose losses are averaged each time.")] = 3,
+    checkpoints: Annotated[
+        bool, Parameter(negative=(), help="The checkpoints of the model's run too (--keep-checkpoints all).")
+    ] = False,
+    seed: Annotated[int, Parameter(help="Seed of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure how critical each module of MODEL is: how far it may go back to its start, with what noise.
+
+    Finished parts are kept; a stopped study goes on when the command is repeated.
+    """
+    from surgery.recipes.study_criticality import CriticalityConfig, criticality
+
+    config = CriticalityConfig(model, data, split, images, epsilon, seeds, draws, checkpoints, seed, device)
+    criticality(config, as_json)

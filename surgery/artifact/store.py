@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from surgery.artifact import disk, rollout
+from surgery.artifact import disk, passports, rollout
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import StoreError, SurgeryError
 from surgery.artifact.manifest import Manifest
@@ -218,6 +218,7 @@ class Store:
                     shutil.rmtree(entry) if _is_folder(entry) else entry.unlink()
             except OSError as error:
                 raise disk.cannot_write(folder, error) from error
+            shutil.rmtree(folder / passports.FOLDER / str(version), ignore_errors=True)
             if aliases.pop(PREVIOUS, None) == version:
                 self._write_aliases(name, aliases)
 

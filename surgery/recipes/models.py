@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from surgery.artifact.errors import StoreError
+from surgery.artifact.passports import find_passport
 from surgery.report import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def show(ref: str, as_json: bool = False) -> None:
     store.verify(stored.name, stored.version)
     aliases = _aliases_of(store, stored)
     if as_json:
-        values = {"model": stored.name, "path": str(stored.path), "aliases": aliases}
+        page = find_passport(stored)
+        values: dict[str, Any] = {"model": stored.name, "path": str(stored.path), "aliases": aliases}
+        values["passport"] = str(page) if page else None
         print(json.dumps(values | stored.manifest.to_dict()))
         return
     title = f"{stored.ref} ({', '.join(aliases)})" if aliases else stored.ref
@@ -271,6 +274,7 @@ def _facts(stored: StoredVersion) -> dict[str, str]:
         "files": f"{len(manifest.files)}, {_size(stored) / _MIB:.1f} MiB, each as the manifest says",
         "folder": str(stored.path),
         "report": str(stored.path / REPORT_FILE) if REPORT_FILE in manifest.files else "none",
+        "passport": str(find_passport(stored) or f"none; surgery passport {stored.ref} writes it"),
     }
 
 

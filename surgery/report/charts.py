@@ -128,6 +128,70 @@ def rate_chart(rates: Sequence[float], losses: Sequence[float], chosen: float) -
     return _svg("Loss by learning rate", parts)
 
 
+def path_chart(title: str, lines: Sequence[Line], label: str) -> Markup:
+    """Return curves over a path whose ends are at the sides of the chart.
+
+    Args:
+        title: What the y axis shows.
+        lines: At least one, with two points at least.
+        label: What the x axis shows.
+    """
+    points = [point for line in lines for point in line.points]
+    columns = [x for x, _ in points]
+    ticks = round_steps(0, max(y for _, y in points) or 1.0)
+    top = max(ticks[-1], *(y for _, y in points))
+    x, y = Scale(min(columns), max(columns), LEFT, RIGHT), Scale(0, top or 1.0, BOTTOM, TOP)
+    steps = round_steps(min(columns), max(columns))
+    parts = [_axes(x, y, steps, ticks, label)]
+    for k, line in enumerate(lines):
+        places = [(x(px), y(py)) for px, py in line.points]
+        path = " ".join(f"{px},{py}" for px, py in places)
+        parts.append(Markup('<polyline class="line c{}" points="{}"/>').format(k % 4, path))
+        for place, (at, value) in zip(places, line.points, strict=True):
+            parts.append(_dot(*place, 2, f"c{k % 4}", f"{line.name}, {at:g}: {value:.4g}"))
+    return _svg(title, parts)
+
+
+def bar_chart(
+    title: str, bars: Sequence[tuple[str, float]], label: str, log: bool = False, top: float | None = None
+) -> Markup:
+    """Return one bar for each name, from left to right.
+
+    Args:
+        title: What the y axis shows.
+        bars: Name and value, not below 0.
+        label: What the x axis shows.
+        log: Powers of ten on the y axis; a bar of 0 has no height.
+        top: Upper end of the y axis; None for the largest value.
+    """
+    values = [value for _, value in bars]
+    scale: Scale | LogScale
+    if log and max(values) > 0:
+        low, high = min(value for value in values if value > 0), max(values)
+        low, high = 10.0 ** math.floor(math.log10(low) - 1e-9), 10.0 ** math.ceil(math.log10(high) + 1e-9)
+        scale, ticks = LogScale(low, high, BOTTOM, TOP), powers_of_ten(low, high)
+        ticks = ticks[:: max(1, math.ceil(len(ticks) / (TICKS + 1)))]
+    else:
+        high = top or max(values) or 1.0
+        ticks = round_steps(0, high)
+        scale = Scale(0, high, BOTTOM, TOP)
+    grid = Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    parts = [grid.format(LEFT, scale(tick), RIGHT, scale(tick)) for tick in ticks]
+    parts += [_text(LEFT - 5, scale(tick) + 4, _spell(tick), "end") for tick in ticks]
+    width = (RIGHT - LEFT) / len(bars)
+    bar = Markup('<rect class="column" x="{}" y="{}" width="{}" height="{}"><title>{}: {}</title></rect>')
+    for k, (name, value) in enumerate(bars):
+        left = round(LEFT + k * width + 0.15 * width, 1)
+        top = scale(value) if value > 0 or not log else BOTTOM
+        parts.append(
+            bar.format(left, top, round(0.7 * width, 1), round(BOTTOM - top, 1), name, f"{value:.4g}")
+        )
+    for k, each in ((0, "start"), (len(bars) - 1, "end")):
+        parts.append(_text(LEFT if each == "start" else RIGHT, BOTTOM + 15, bars[k][0], each))
+    parts.append(_text((LEFT + RIGHT) / 2, HEIGHT - 4, label, "middle"))
+    return _svg(title, parts)
+
+
 def scatter_chart(title: str, groups: Sequence[tuple[str, list[tuple[float, float]]]]) -> Markup:
     """Return groups of points in a plane whose axes have no unit; the n-th group has the n-th colour.
 

@@ -36,7 +36,19 @@ def bootstrap(scorer: Scorer, n: int, progress: Callable[[int, int], None]) -> d
     References:
         Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """
-    rng = np.random.default_rng(SEED)
+    tail = (1 - COVERED) / 2
+    bounds = {
+        name: np.quantile(values, [tail, 1 - tail])
+        for name, values in resample(scorer, n, progress, SEED).items()
+    }
+    return {name: Interval(float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def resample(
+    scorer: Scorer, n: int, progress: Callable[[int, int], None], seed: int
+) -> dict[str, np.ndarray]:
+    """Return each score of `RESAMPLES` draws of n images from those counted, with replacement."""
+    rng = np.random.default_rng(seed)
     drawn: dict[str, list[np.ndarray]] = {}
     for done in range(0, RESAMPLES, BLOCK):
         picks = rng.integers(0, n, (BLOCK, n))
@@ -44,6 +56,4 @@ def bootstrap(scorer: Scorer, n: int, progress: Callable[[int, int], None]) -> d
         for name, values in scorer.weighted(weights).items():
             drawn.setdefault(name, []).append(values)
         progress(done + BLOCK, RESAMPLES)
-    tail = (1 - COVERED) / 2
-    bounds = {name: np.quantile(np.concatenate(parts), [tail, 1 - tail]) for name, parts in drawn.items()}
-    return {name: Interval(float(low), float(high)) for name, (low, high) in bounds.items()}
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}

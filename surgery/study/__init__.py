@@ -1,1 +1,1 @@
-"""Studies: many small trainings that together answer one question about a network and somebody's data."""
+"""Studies: what transfers and why, as many small trainings, or as questions asked of finished models."""

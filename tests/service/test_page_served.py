@@ -15,6 +15,7 @@ from stand_in import running
 from test_page import LABEL, file, give, shows
 from tiny_models import RED, add_classifier, add_segmenter
 
+from surgery.artifact.passports import PAGE, passport_folder
 from surgery.artifact.store import Store
 
 pytestmark = pytest.mark.browser
@@ -81,3 +82,18 @@ def test_a_token_opens(store: Store, browser: Any, token: str) -> None:
         give(page, file("red.png", RED))
         expect(page.locator(LABEL)).to_contain_text("red")
         page.close()
+
+
+def test_the_passport_of_the_chosen_version_opens(visit: Opener, store: Store) -> None:
+    page = visit()
+    link = page.get_by_role("link", name="Passport of this version")
+    expect(link).to_be_hidden()
+    for name in store.list_names():
+        folder = passport_folder(store.resolve(name))
+        folder.mkdir(parents=True)
+        (folder / PAGE).write_text(f"<style>h1 {{ color: rgb(1, 2, 3); }}</style><h1>{name}</h1>")
+    page.reload()
+    page.locator("#model").select_option("colours")
+    link.click()
+    expect(page.locator("h1")).to_have_text("colours")
+    expect(page.locator("h1")).to_have_css("color", "rgb(1, 2, 3)")  # the policy lets its style in
