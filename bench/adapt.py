@@ -192,8 +192,8 @@ def ask(*words: object) -> dict[str, Any]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     places = {"SURGERY_MODELS": "models", "SURGERY_RUNS": "runs", "SURGERY_CACHE": "cache"}
     environment = os.environ | {name: str(PLACE / folder) for name, folder in places.items()}
-    going_on = [] if words[0] == "evaluate" else ["--resume"]
-    done = surgery(environment, *words, *going_on)
+    more = ["--no-gap"] if words[0] == "evaluate" else ["--resume"]
+    done = surgery(environment, *words, *more)
     aside = kept.with_suffix(".part")
     told = {"words": [str(word) for word in words], "seconds": done.seconds, "answer": done.answer}
     aside.write_text(json.dumps(told) + "\n", "utf-8")
