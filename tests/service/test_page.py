@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, FileChooser, Page, Route, expect
 from stand_in import LIMITS, MODELS, STREET, TIMES, running
 from tiny_models import RED, plain, png
 
@@ -331,6 +331,9 @@ def test_the_curl_line_is_the_same_request_and_can_be_copied(visit: Opener, addr
 
 def test_the_keyboard_is_enough(visit: Opener) -> None:
     page = visit()
+    # Listened for from now on: the browser would not yet know of a listener that is added just before the key.
+    choosers: list[FileChooser] = []
+    page.on("filechooser", choosers.append)
     expect(page.locator("#drop")).to_be_visible()
 
     def tab_to(name: str) -> None:
@@ -347,9 +350,10 @@ def test_the_keyboard_is_enough(visit: Opener) -> None:
     page.keyboard.press("s")  # the one that begins with it
     expect(page.locator("#model")).to_have_value("street")
     tab_to("files")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Space")
-    chooser.value.set_files([file("a.png", street()), file("b.png", plain((0, 0, 255)))])
+    page.keyboard.press("Space")
+    if not choosers:
+        page.wait_for_event("filechooser")
+    choosers[0].set_files([file("a.png", street()), file("b.png", plain((0, 0, 255)))])
     expect(page.locator("#strip button")).to_have_count(2)
     expect(page.locator("#strip button").nth(1)).to_contain_text("blue 100 %")
     page.keyboard.press("Tab")
