@@ -333,7 +333,7 @@ def test_the_keyboard_is_enough(visit: Opener) -> None:
     page = visit()
     # Listened for from now on: the browser would not yet know of a listener that is added just before the key.
     choosers: list[FileChooser] = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     expect(page.locator("#drop")).to_be_visible()
 
     def tab_to(name: str) -> None:
