@@ -305,4 +305,5 @@ def report(
         curves=curves,
         x="epochs",
         y="share of the training labels that are learnt",
+        bounds=(0.0, 1.0),
     )

@@ -53,6 +53,7 @@ class Result:
         x, y: What its axes show.
         log_x: The x axis goes by factors.
         ticks: Places of the x axis that are marked, and what stands there.
+        bounds: What y cannot pass: Student's intervals know of none.
     """
 
     study: str
@@ -65,6 +66,7 @@ class Result:
     y: str
     log_x: bool = False
     ticks: list[tuple[float, str]] = field(default_factory=list)
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 def write_result(result: Result, folder: Path) -> dict[str, Any]:
@@ -122,6 +124,7 @@ def draw(result: Result, path: Path, kind: str) -> None:
     with matplotlib.rc_context({"svg.hashsalt": result.study, "font.size": 9}):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.subplots()
+        least, most = result.bounds
         colours = iter(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
         for curve in result.curves:
             colour = "0.55" if curve.faint else next(colours, "0.2")
@@ -131,7 +134,10 @@ def draw(result: Result, path: Path, kind: str) -> None:
             if curve.marks:
                 axes.errorbar(curve.x, means, [each.half or 0 for each in curve.y], fmt="none", ecolor=colour)
             elif not curve.faint:
-                low, high = [each.low for each in curve.y], [each.high for each in curve.y]
+                low, high = (
+                    [max(each.low, least) for each in curve.y],
+                    [min(each.high, most) for each in curve.y],
+                )
                 axes.fill_between(curve.x, low, high, color=colour, alpha=0.12, linewidth=0)
         if result.log_x:
             axes.set_xscale("log", base=2)
