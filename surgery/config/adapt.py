@@ -25,8 +25,9 @@ class AdaptConfig:
     its own, which stands in `target` then."""
     source: str = ""
     """Folder of labelled data, or the file that lists it; empty is what the model was trained on."""
-    methods: tuple[str, ...] = ("dann",)
-    """How to adapt; of several the one is stored that `choose_by` has most of."""
+    methods: tuple[str, ...] = ()
+    """How to adapt; empty is `dann` for labels and `self-training` for masks. Of several the one is stored
+    that has most of what `choose_by` measures."""
     choose_by: str = CRITERIA[0]
     """What chooses the epoch, and the method of several: a measure that needs no labels of the target."""
     labels: str | None = None
@@ -95,7 +96,7 @@ class AdaptConfig:
             for name in self.methods
             if name not in METHODS
         ]
-        if not self.methods or len(set(self.methods)) != len(self.methods):
+        if len(set(self.methods)) != len(self.methods):
             found.append(f"--method {','.join(self.methods)!r}: name one method, or several that differ")
         if not self.target and not self.target_spool:
             found.append("--target is missing: name a folder of images, or give --target-spool")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from surgery.data.targets import TargetSpec
     from surgery.train.reporting import Reporter
 
+METHOD = {"classify": "dann", "segment": "self-training"}
+"""What did best in few epochs where nothing else was known: see docs/measured.md."""
 BATCH = {"classify": 32, "segment": 4}
 EPOCHS = {"classify": 20, "segment": 10}
 PRETRAINED_SHARE = 0.1
@@ -151,6 +153,7 @@ def resolve(config: AdaptConfig, parent: StoredVersion) -> AdaptConfig:
     return dataclasses.replace(
         config,
         model=parent.ref,
+        methods=config.methods or (METHOD[task],),
         source=str(Path(config.source or parent.manifest.data["path"]).resolve()),
         target=tuple(str(Path(each).resolve()) for each in config.target),
         labels=None if config.labels is None else str(Path(config.labels).resolve()),
