@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from surgery.artifact.errors import ModelNotFoundError, StoreError, SurgeryError, UserError
-from surgery.artifact.manifest import Manifest
 from surgery.artifact.passports import find_passport
 from surgery.artifact.rollout import FILE as ROLLOUT
-from surgery.artifact.store import PRODUCTION, Ref, RolloutPlan, Store, StoredVersion, check_name, parse_ref
+from surgery.artifact.store import PRODUCTION, Ref, RolloutPlan, Store, check_name, parse_ref
 
 from .access import log
 from .reply import Refusal
 from .rollout import Rollout
+from .rows import describe_served, describe_stored
 from .served import Served
 from .settings import Settings
 from .shelf import Shelf, reason_of, stamp_of
@@ -251,11 +251,7 @@ class Runtime:
                 404 if the store has no such model; 503 if it has, but it cannot be loaded.
         """
         table = self.table
-        text = self._only_name(table) if text is None else text
-        try:
-            ref = parse_ref(text)
-        except UserError as error:
-            raise Refusal(400, "bad_model_name", error.message, error.hint) from error
+        text, ref = self._read_ref(text, table)
         if ref.selector in (None, PRODUCTION) and ref.name in table.production:
             return table.production[ref.name]
         try:
@@ -269,6 +265,14 @@ class Runtime:
         self._said.pop(text, None)
         self._keep(served)
         return served
+
+    def _read_ref(self, text: str | None, table: Table) -> tuple[str, Ref]:
+        """Return the name that a request gives, and what it means; without a name it means the only model."""
+        text = self._only_name(table) if text is None else text
+        try:
+            return text, parse_ref(text)
+        except UserError as error:
+            raise Refusal(400, "bad_model_name", error.message, error.hint) from error
 
     def _only_name(self, table: Table) -> str:
         if not table.names:
@@ -330,23 +334,14 @@ class Runtime:
             stored = self.store.resolve(f"{name}@{version}")
         except SurgeryError as error:
             return {**row, "state": "failed", "reason": self._without_root(error.message)}
-        row |= _facts(stored)
-        if find_passport(stored) is not None:
-            row["passport"] = f"passport?model={stored.ref}"
+        row |= describe_stored(stored)
         rollout = table.rollouts.get(name)
         if rollout is not None and rollout.plan.version == version:
             row["rollout"] = rollout.summary()
         served = self.shelf.loaded(stored)
         if served is not None:
             state = "serving" if table.production.get(name) is served else "loaded"
-            row |= {
-                "sha256": served.sha256,
-                "precision": served.precision,
-                "device": served.session.device,
-                "batch": served.pace.size,
-                "lanes": served.pace.lanes,
-            }
-            return {**row, "state": state, "explains": served.explains}
+            return {**row, **describe_served(served), "state": state}
         reason = self.shelf.reason((name, version))
         if reason is not None:
             return {**row, "state": "failed", "reason": self._without_root(reason)}
@@ -360,11 +355,7 @@ class Runtime:
                 model, or it has no passport; 503 if it cannot be read.
         """
         table = self.table
-        text = self._only_name(table) if text is None else text
-        try:
-            ref = parse_ref(text)
-        except UserError as error:
-            raise Refusal(400, "bad_model_name", error.message, error.hint) from error
+        text, ref = self._read_ref(text, table)
         try:
             stored = self.store.resolve(text)
             page = find_passport(stored)
@@ -373,6 +364,7 @@ class Runtime:
         except ModelNotFoundError as error:
             raise self._not_found(ref, table) from error
         except (SurgeryError, OSError, ValueError) as error:
+            log.warning("the passport of %s cannot be read: %s", text, reason_of(error))
             message = f"the passport of {text} cannot be read"
             raise Refusal(503, "model_unavailable", message, "The log of the service says why.") from error
         hint = f"Write it with `surgery passport {stored.ref}`."
@@ -387,20 +379,6 @@ class Runtime:
     def _without_root(self, message: str) -> str:
         """Return a message without the server's own path, which is nobody's business outside."""
         return message.replace(f"{self.store.root}/", "").replace(f", {self.store.root}", "")
-
-
-def _facts(stored: StoredVersion) -> dict[str, Any]:
-    manifest: Manifest = stored.manifest
-    given = manifest.input
-    size = {} if given.size_rule == "native" else {"width": given.width, "height": given.height}
-    return {
-        "task": manifest.task,
-        "classes": list(manifest.output.classes),
-        "input": {"size_rule": given.size_rule, **size, "colour": given.colour},
-        "precision": manifest.precision_on("cpu"),
-        "sha256": stored.sha256(),
-        "created": manifest.created,
-    }
 
 
 def _is_name(text: str) -> bool:

@@ -8,39 +8,26 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 import surgery
 from surgery.artifact.disk import no_room
 from surgery.artifact.errors import DiskFullError, SurgeryError, UserError
+from surgery.cli_models import models_app
+from surgery.cli_options import DATA, MACHINE, MODEL, TRAINING, Device, Json, Names, option
 from surgery.cli_study import study_app
+from surgery.cli_weights import backbones_app, weights_app
 
 app = App(
     name="surgery",
     version=surgery.__version__,
     help="Cut a pretrained vision backbone open, graft a head on it, fine-tune it, prove it, serve it.",
 )
-models_app = App(name="models", help="The model store.")
-backbones_app = App(name="backbones", help="Backbones: stages, strides, channels, parameters, weights.")
-weights_app = App(name="weights", help="Pretrained weights and their cache.")
 data_app = App(name="data", help="Look at data before training; draw sample sets.")
 for each in (models_app, backbones_app, weights_app, data_app, study_app):
     app.command(each)
 
-MODEL = Group("Model", sort_key=1)
-DATA = Group("Data", sort_key=2)
-TRAINING = Group("Training", sort_key=3)
-MACHINE = Group("Machine", sort_key=4)
-
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
-Names = Annotated[list[str] | None, Parameter(group=DATA, consume_multiple=True, negative=())]
-Device = Literal["auto", "cpu", "cuda"]
 FORMAT_HELP = "folders, csv, pairs, carvana, coco, voc or yolo; found out otherwise."
-
-
-def option(group: Group, help: str) -> Parameter:
-    """Return a parameter of a group; flags have no negative form."""
-    return Parameter(group=group, help=help, negative=())
 
 
 @app.command
@@ -307,130 +294,6 @@ def export(
     from surgery.recipes.export import export as run
 
     run(model, precision, data, tolerance, as_json)
-
-
-@models_app.default
-@models_app.command(name="list")
-def models_list(*, as_json: Json = False) -> None:
-    """List every model and version."""
-    from surgery.recipes.models import list_models
-
-    list_models(as_json)
-
-
-@models_app.command(name="show")
-def models_show(model: str, *, as_json: Json = False) -> None:
-    """Show what a version is and where it came from."""
-    from surgery.recipes.models import show
-
-    show(model, as_json)
-
-
-@models_app.command(name="promote")
-def models_promote(
-    name: str,
-    version: int,
-    *,
-    anyway: Annotated[
-        bool, Parameter(negative="", help="Even if its precision lost more than its tolerance.")
-    ] = False,
-    canary: Annotated[float | None, Parameter(help="Only on this share: as `models canary --share`.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Make a version production."""
-    if canary is not None:
-        return models_canary(name, version, share=canary, as_json=as_json)
-    from surgery.recipes.models import promote
-
-    promote(name, version, anyway=anyway, as_json=as_json)
-
-
-@models_app.command(name="rollback")
-def models_rollback(name: str, *, as_json: Json = False) -> None:
-    """Swap production and previous."""
-    from surgery.recipes.models import rollback
-
-    rollback(name, as_json=as_json)
-
-
-@models_app.command(name="remove")
-def models_remove(name: str, version: int, *, as_json: Json = False) -> None:
-    """Delete a version that is not production."""
-    from surgery.recipes.models import remove
-
-    remove(name, version, as_json=as_json)
-
-
-Share = Annotated[float, Parameter(help="Share of the requests for NAME, above 0 and up to 1.")]
-Off = Annotated[bool, Parameter(negative=(), help="End it.")]
-
-
-@models_app.command(name="shadow")
-def models_shadow(
-    name: str, version: int | None = None, *, share: Share = 0.2, off: Off = False, as_json: Json = False
-) -> None:
-    """Let a version see a share of the images that production answers, and compare; it answers nobody."""
-    from surgery.recipes.rollout import roll_out
-
-    roll_out("shadow", name, version, share, off, as_json)
-
-
-@models_app.command(name="canary")
-def models_canary(
-    name: str, version: int | None = None, *, share: Share = 0.1, off: Off = False, as_json: Json = False
-) -> None:
-    """Let a version answer a share of the requests, always the same ones; production answers the others."""
-    from surgery.recipes.rollout import roll_out
-
-    roll_out("canary", name, version, share, off, as_json)
-
-
-@models_app.command(name="compare")
-def models_compare(
-    name: str,
-    *,
-    url: Annotated[str, Parameter(help="Address of the service.")] = "http://127.0.0.1:3000",
-    token: Annotated[str | None, Parameter(help="What the service asks for; else $SURGERY_TOKEN.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Ask a running service how the candidate beside production of NAME does."""
-    from surgery.recipes.compare import compare
-
-    compare(name, url, token, as_json)
-
-
-@backbones_app.default
-@backbones_app.command(name="list")
-def backbones_list(filter: str = "", *, as_json: Json = False) -> None:
-    """List backbones whose name contains FILTER."""
-    from surgery.recipes.backbones import list_backbones
-
-    list_backbones(filter, as_json)
-
-
-@backbones_app.command(name="show")
-def backbones_show(name: str, *, as_json: Json = False) -> None:
-    """Show a backbone's stages and where its weights would come from now."""
-    from surgery.recipes.backbones import show
-
-    show(name, as_json)
-
-
-@weights_app.default
-@weights_app.command(name="list")
-def weights_list(*, as_json: Json = False) -> None:
-    """List pinned sources and what the cache holds."""
-    from surgery.recipes.weights import list_weights
-
-    list_weights(as_json)
-
-
-@weights_app.command(name="pull")
-def weights_pull(backbone: str) -> None:
-    """Fetch a backbone's weights into the cache ahead of time."""
-    from surgery.recipes.weights import pull
-
-    pull(backbone)
 
 
 @data_app.command(name="check")

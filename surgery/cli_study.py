@@ -8,20 +8,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from surgery.cli_options import Device, Json, Names, option
+
 study_app = App(name="study", help="Studies: what a network knows, and what the data has to teach.")
 
 STUDY = Group("Study", sort_key=1)
 TRAININGS = Group("All studies", sort_key=2)
-
-
-Names = Annotated[list[str] | None, Parameter(group=STUDY, consume_multiple=True, negative=())]
-Device = Literal["auto", "cpu", "cuda"]
-Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on stdout.")]
-
-
-def option(group: Group, help: str) -> Parameter:
-    """Return a parameter of a group; flags have no negative form."""
-    return Parameter(group=group, help=help, negative=())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from surgery.artifact.errors import ConfigError, DataError, StoreError, SurgeryError
+from surgery.artifact.errors import ConfigError, DataError, StoreError
 from surgery.artifact.store import Store, StoredVersion, check_name
 from surgery.config import AdaptConfig
 from surgery.report import REPORT_FILE
@@ -43,18 +43,13 @@ def adapt(config: AdaptConfig, resume: bool = False, promote: bool = False, as_j
         UserError: If model, data or options do not do; nothing is stored.
         ParityError: If the exported graph answers differently; nothing is stored.
     """
-    from surgery.train.interrupt import deferred_interrupts
+    from surgery.train.interrupt import stoppable
     from surgery.train.reporting import Reporter
 
     check_name(config.name)
     report = Reporter()
-    try:
-        with deferred_interrupts():
-            stored = run_adapt(config, resume, report)
-    except KeyboardInterrupt:
-        raise SurgeryError(
-            "stopped; what is done is kept", "Repeat the command with --resume to go on from there."
-        ) from None
+    with stoppable("what is done is kept", "Repeat the command with --resume to go on from there."):
+        stored = run_adapt(config, resume, report)
     store = Store()
     if promote:
         store.promote(stored.name, stored.version)
@@ -88,6 +83,7 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     from surgery.recipes.variant import package_variant
     from surgery.train.checkpoint import restore_weights
     from surgery.train.device import check_device, check_trackers, make_accelerator
+    from surgery.train.reporting import Reporter
     from surgery.train.run import open_run
 
     check_device(config.device)
@@ -122,7 +118,7 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
         )
     domains.model.load_state_dict(begun)
     restore_weights(domains.model, chosen.weights)
-    after = see(chosen.plan)
+    after = see(chosen.plan, report=Reporter(quiet=True))  # what is cached has been told
     stored = package_variant(config, domains, parent, chosen, tried, (before, after), run, report)
     run.finish(stored=stored.ref, seconds=time.monotonic() - started)
     return stored

@@ -27,11 +27,12 @@ from surgery.data.table import Table
 from surgery.data.targets import TargetSpec
 from surgery.nets.assemble import Model, seeded
 from surgery.nets.backbone import set_trainable
+from surgery.train.cache import fill_cache
 from surgery.train.checkpoint import best_checkpoint, load_tensors
 from surgery.train.cut import Suffix
 from surgery.train.device import make_accelerator
 from surgery.train.engine import Loop
-from surgery.train.feed import Feed, fill_cache
+from surgery.train.feed import Feed
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.losses import make_loss
 from surgery.train.optimizers import COMPANION

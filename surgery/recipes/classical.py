@@ -23,10 +23,11 @@ from surgery.nets.weights import LoadedWeights
 from surgery.recipes.plan import describe_views, show_layers
 from surgery.recipes.training import Material, open_feed
 from surgery.report.page import write_report
+from surgery.train.cache import fill_cache
 from surgery.train.classifiers import Candidate, Examples, choose_classifier
 from surgery.train.cut import Suffix
 from surgery.train.device import make_accelerator
-from surgery.train.feed import Feed, fill_cache
+from surgery.train.feed import Feed
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.options import Outcome
 from surgery.train.reporting import Reporter

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from surgery.artifact.errors import ConfigError, SurgeryError
+from surgery.artifact.errors import ConfigError
 from surgery.artifact.store import Store, StoredVersion, check_name
 from surgery.config import AUGMENTATIONS, CUSTOM, AdaptConfig, FinetuneConfig, check_task
 from surgery.report import REPORT_FILE
@@ -62,17 +62,12 @@ def finetune(
         from surgery.recipes.processes import launch
 
         sys.exit(launch(config, resume, promote, as_json, processes))
-    from surgery.train.interrupt import deferred_interrupts
+    from surgery.train.interrupt import stoppable
     from surgery.train.reporting import Reporter
 
     report = Reporter(quiet=launched_rank() > 0)
-    try:
-        with deferred_interrupts():
-            stored = run_finetune(config, resume, report)
-    except KeyboardInterrupt:
-        raise SurgeryError(
-            "stopped; what is done is kept", "Repeat the command with --resume to go on from there."
-        ) from None
+    with stoppable("what is done is kept", "Repeat the command with --resume to go on from there."):
+        stored = run_finetune(config, resume, report)
     if stored is None:
         return
     store = Store()

@@ -270,12 +270,30 @@ def _facts(stored: StoredVersion) -> dict[str, str]:
         "scores": "\n".join(f"{key} {value:.4f}" for key, value in _scores(manifest).items()),
         "calibration": _describe_calibration(manifest),
         "parent": manifest.parent or "",
+        "adapted": _describe_adaptation(manifest),
         "created": f"{manifest.created} by surgery {manifest.surgery_version}",
         "files": f"{len(manifest.files)}, {_size(stored) / _MIB:.1f} MiB, each as the manifest says",
         "folder": str(stored.path),
         "report": str(stored.path / REPORT_FILE) if REPORT_FILE in manifest.files else "none",
         "passport": str(find_passport(stored) or f"none; surgery passport {stored.ref} writes it"),
     }
+
+
+def _describe_adaptation(manifest: Manifest) -> str:
+    facts = manifest.provenance.get("adaptation")
+    if not facts:
+        return "no"
+    target = facts["target"]
+    lines = [
+        f"by {facts['method']} from {facts['source']['path']}",
+        f"to {target['images']} images without labels, {', '.join(target['path'])}",
+    ]
+    scored = facts.get("labels", {}).get("after", {})
+    main = next((key for key in (*MAIN_SCORES, *scored) if key in scored), None)
+    if main:
+        before = facts["labels"]["before"][main]
+        lines.append(f"{main} {scored[main]:.4f} there, {before:.4f} before (nothing was chosen by it)")
+    return "\n".join(lines)
 
 
 def _describe_calibration(manifest: Manifest) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import surgery
-from surgery.artifact.errors import ConfigError, SurgeryError, UserError
+from surgery.artifact.errors import ConfigError, UserError
 from surgery.artifact.passports import PAGE, VALUES, passport_folder
 from surgery.artifact.store import Store
 
@@ -55,17 +55,12 @@ def passport(config: PassportConfig, as_json: bool = False) -> None:
     """
     if config.images < 4:
         raise ConfigError(f"--images {config.images}: 4 is the least, for CKA", "Give more, or leave it out.")
-    from surgery.train.interrupt import deferred_interrupts
+    from surgery.train.interrupt import stoppable
     from surgery.train.reporting import Reporter
 
     report = Reporter()
-    try:
-        with deferred_interrupts():
-            values, page = run_passport(config, report)
-    except KeyboardInterrupt:
-        raise SurgeryError(
-            "stopped; the parts that are done are kept", "Repeat the command to go on from there."
-        ) from None
+    with stoppable("the parts that are done are kept", "Repeat the command to go on from there."):
+        values, page = run_passport(config, report)
     if as_json:
         print(json.dumps(values))
     for sentence in values["said"]:

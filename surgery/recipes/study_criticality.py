@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.artifact.errors import ConfigError, SurgeryError
+from surgery.artifact.errors import ConfigError
 
 if TYPE_CHECKING:
     from surgery.train.reporting import Reporter
@@ -50,24 +51,9 @@ def criticality(config: CriticalityConfig, as_json: bool = False) -> None:
         UserError: If model, data or options do not do.
     """
     check_config(config)
-    from surgery.train.interrupt import deferred_interrupts
-    from surgery.train.reporting import Reporter
+    from surgery.recipes.studying import tell_finished
 
-    report = Reporter()
-    try:
-        with deferred_interrupts():
-            study, folder = run_criticality(config, report)
-    except KeyboardInterrupt:
-        raise SurgeryError(
-            "stopped; the parts that are done are kept", "Repeat the command to go on from there."
-        ) from None
-    if as_json:
-        print(json.dumps(study))
-    else:
-        print((folder / "table.txt").read_text("utf-8"), end="")
-    for sentence in study["said"]:
-        report.line(sentence)
-    report.line(f"next: open {folder / 'study.html'}")
+    tell_finished(functools.partial(run_criticality, config), as_json)
 
 
 def check_config(config: CriticalityConfig) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgery.artifact.errors import SurgeryError
 from surgery.config.study import StudyConfig
 
 if TYPE_CHECKING:
@@ -35,19 +34,14 @@ def run_study(
     from surgery.study.result import write_result
     from surgery.study.runner import check_backend, studies_root
     from surgery.train.device import check_device
-    from surgery.train.interrupt import deferred_interrupts
+    from surgery.train.interrupt import stoppable
     from surgery.train.reporting import Reporter
 
     check_backend(config.backend)
     check_device(config.device)
     report = Reporter()
-    try:
-        with deferred_interrupts():
-            result = ask(studies_root() / study, report)
-    except KeyboardInterrupt:
-        raise SurgeryError(
-            "stopped; every training that had ended is kept", "Repeat the same command to go on from there."
-        ) from None
+    with stoppable("every training that had ended is kept", "Repeat the same command to go on from there."):
+        result = ask(studies_root() / study, report)
     folder = config.out or studies_root() / f"{study}-{Path(config.data).resolve().name}"
     body = write_result(result, folder)
     if as_json:
@@ -92,3 +86,28 @@ def run_trainings(
     from surgery.study.runner import run_all
 
     return run_all(trainings, run_one, folder, report, config.jobs, config.backend)
+
+
+def tell_finished(run: Callable[[Reporter], tuple[dict[str, Any], Path]], as_json: bool) -> None:
+    """Run a study of finished models and print it; parts that an earlier call has finished are read.
+
+    Args:
+        run: Returns what was found, and the folder it lies in.
+        as_json: Print one JSON object on stdout.
+
+    Raises:
+        SurgeryError: If the user stopped it; what is done is kept.
+    """
+    from surgery.train.interrupt import stoppable
+    from surgery.train.reporting import Reporter
+
+    report = Reporter()
+    with stoppable("the parts that are done are kept", "Repeat the command to go on from there."):
+        study, folder = run(report)
+    if as_json:
+        print(json.dumps(study))
+    else:
+        print((folder / "table.txt").read_text("utf-8"), end="")
+    for sentence in study["said"]:
+        report.line(sentence)
+    report.line(f"next: open {folder / 'study.html'}")

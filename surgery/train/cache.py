@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from platformdirs import user_cache_path
@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from surgery.artifact.errors import DiskFullError
+from surgery.train.interrupt import raise_if_requested
+from surgery.train.reporting import Reporter, Task
 
 HALF_MAX = 65504.0
 """Largest finite half float; larger activations are clipped to it."""
@@ -272,3 +274,35 @@ def _remove_leftovers(folder: Path) -> None:
         owner = path.suffixes[-2].lstrip(".") if len(path.suffixes) > 1 else ""
         if not (owner.isdecimal() and Path(f"/proc/{owner}").exists()):
             path.unlink(missing_ok=True)
+
+
+class Fillable(Protocol):
+    """What has a cache of its own."""
+
+    plan: CachePlan | None
+
+    def fill(self, progress: Callable[[int, int], None]) -> None:
+        """Run what is frozen once for each record that is missing; `progress` is told (done, in all)."""
+
+
+class Cached(Protocol):
+    """One feed, or several that are used together."""
+
+    @property
+    def parts(self) -> Sequence[Fillable]:
+        """The feeds, each with a cache of its own."""
+
+
+def fill_cache(feed: Cached, report: Reporter) -> None:
+    """Fill the caches of a feed and show how far it is."""
+    for part in feed.parts:
+        if part.plan is None:
+            continue
+        report.line(part.plan.describe())
+        with report.task("caching activations") as task:
+
+            def show(done: int, records: int, task: Task = task) -> None:
+                task.update(done, records)
+                raise_if_requested()
+
+            part.fill(show)

@@ -20,6 +20,7 @@ from surgery.data.resizing import describe_size
 from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.average import Average
+from surgery.train.cache import fill_cache
 from surgery.train.checkpoint import (
     Progress,
     best_checkpoint,
@@ -32,7 +33,7 @@ from surgery.train.checkpoint import (
 )
 from surgery.train.cut import Suffix
 from surgery.train.device import largest_fitting
-from surgery.train.feed import Batch, Feed, fill_cache
+from surgery.train.feed import Batch, Feed
 from surgery.train.losses import Loss
 from surgery.train.optimizers import COMPANION, make_optimizer
 from surgery.train.options import Options, Outcome
@@ -257,7 +258,9 @@ class Loop:
                 write_tensors(best, self._weights(), {"epoch": str(progress.epoch)})
         else:
             progress.since_best += 1
-        self.report.epoch(row, better, found.said)
+        # A start that cannot be kept is no best epoch to a reader either.
+        kept = better and (progress.epoch > 0 or self.options.start_counts)
+        self.report.epoch(row, kept, found.said)
         values = {f"val/{key}": value for key, value in found.scores.items()}
         values |= {"val/loss": found.loss} | {f"train/{key}": value for key, value in (means or {}).items()}
         values |= {f"choice/{key}": value for key, value in found.said.items()}

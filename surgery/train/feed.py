@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,6 @@ from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, to_half, unpack
 from surgery.train.cut import encode_prefix, prefix_names
-from surgery.train.interrupt import raise_if_requested
-from surgery.train.reporting import Reporter, Task
 
 FILL_PIXELS = 8 * 224 * 224
 """Pixels per forward pass while the cache is filled: enough to be busy, few enough for any memory."""
@@ -383,29 +381,6 @@ class Feed:
             columns, rows = (-(-side // stage.stride) + 1 for side in padded)
             total += 2 * stage.channels * columns * rows
         return total
-
-
-class Cached(Protocol):
-    """One feed, or several that are used together."""
-
-    @property
-    def parts(self) -> tuple[Feed, ...]:
-        """The feeds, each with a cache of its own."""
-
-
-def fill_cache(feed: Cached, report: Reporter) -> None:
-    """Fill the caches of a feed and show how far it is."""
-    for part in feed.parts:
-        if part.plan is None:
-            continue
-        report.line(part.plan.describe())
-        with report.task("caching activations") as task:
-
-            def show(done: int, records: int, task: Task = task) -> None:
-                task.update(done, records)
-                raise_if_requested()
-
-            part.fill(show)
 
 
 def _to_tensor(array: np.ndarray) -> Tensor:

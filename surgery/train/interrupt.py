@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from surgery.artifact.errors import SurgeryError
+
 _requested = threading.Event()
 
 
@@ -26,6 +28,24 @@ def raise_if_requested() -> None:
     """
     if _requested.is_set():
         raise KeyboardInterrupt
+
+
+@contextmanager
+def stoppable(kept: str, hint: str) -> Iterator[None]:
+    """Let the user stop a command, and say what is kept and how to go on.
+
+    Args:
+        kept: What a stop loses nothing of, in words.
+        hint: How to go on.
+
+    Raises:
+        SurgeryError: If the user stopped it.
+    """
+    try:
+        with deferred_interrupts():
+            yield
+    except KeyboardInterrupt:
+        raise SurgeryError(f"stopped; {kept}", hint) from None
 
 
 @contextmanager

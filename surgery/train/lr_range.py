@@ -15,10 +15,11 @@ from torch import nn
 
 from surgery.artifact.errors import TrainingError
 from surgery.nets.backbone import set_trainable
+from surgery.train.cache import fill_cache
 from surgery.train.checkpoint import restore_weights
 from surgery.train.cut import Suffix
 from surgery.train.engine import Loop, learnt_keys
-from surgery.train.feed import Feed, fill_cache
+from surgery.train.feed import Feed
 from surgery.train.losses import Loss
 from surgery.train.optimizers import make_optimizer
 
