@@ -4,17 +4,18 @@
     python -m bench.adapt camvid [--data CAMVID] [--seeds 3] [--methods dann,entropy] [-- options of adapt]
     python -m bench.adapt cars
 
-Every command that has ended is kept with its answer in bench/out/adapt, store and runs too: a benchmark
-that was stopped goes on where it was, and one of more seeds or methods runs what is new. The labels of the
-target's test images are scored (`--labels`), and no command chooses by them. In the table: mean, deviation,
-the worst seed on the test images of the target; their score at the best epoch, which nobody can know without
-labels; and the regret of the epoch that was chosen. `choices` is what each criterion would have chosen among
-all methods and epochs.
+Every command that has ended is kept with its answer in bench/out/adapt, store and runs too, as long as the
+program stays as it is: a benchmark that was stopped goes on where it was, and one of more seeds or methods
+runs what is new. The labels of the target's test images are scored (`--labels`), and no command chooses by
+them. In the table: mean, deviation, the worst seed on the test images of the target; their score at the best
+epoch, which nobody can know without labels; and the regret of the epoch that was chosen. `choices` is what
+each criterion would have chosen among all methods and epochs.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -85,13 +86,14 @@ def main() -> None:
     file = f"adapt-{options.which}" + ("" if options.backbone == "dann_digits" else f"-{options.backbone}")
     runs: list[dict[str, Any]] = []
     for seed in range(seeds):
-        source = f"source-{options.which}-{options.backbone}-{seed}"
-        runs.append(train(domain, "source only", domain.source, source, seed))
+        name = f"{options.which}-{options.backbone}-{seed}"
+        run, source = train(domain, "source only", domain.source, f"source-{name}", seed)
+        runs.append(run)
         for method in methods:
             if method == TARGET:
-                runs.append(train(domain, TRAINED, domain.both, f"both{source[6:]}", seed))
+                runs.append(train(domain, TRAINED, domain.both, f"both-{name}", seed)[0])
             else:
-                runs.append(adapt(domain, source, method, seed, extra))
+                runs.append(adapt(domain, source, f"adapted-{name}", method, seed, extra))
             rows, choices = summarise(runs), choose(runs)
             publish(file, title, rows, choices=choices, runs=runs, extra=extra)
     publish(
@@ -99,21 +101,24 @@ def main() -> None:
     )
 
 
-def train(domain: Domain, row: str, data: Path, name: str, seed: int) -> dict[str, Any]:
-    """Fine-tune and score on the target's test."""
-    ask("finetune", data, "--name", name, *domain.train, "--seed", seed)
-    scored = ask("evaluate", name, domain.labelled, "--split", domain.split)
-    return {"run": row, "seed": seed, "score": main_score(scored["scores"])}
+def train(domain: Domain, row: str, data: Path, name: str, seed: int) -> tuple[dict[str, Any], str]:
+    """Fine-tune and score on the target's test; return the row and the version."""
+    done = ask("finetune", data, "--name", name, *domain.train, "--seed", seed)
+    version = f"{name}@{done['version']}"
+    scored = ask("evaluate", version, domain.labelled, "--split", domain.split)
+    return {"run": row, "seed": seed, "score": main_score(scored["scores"])}, version
 
 
-def adapt(domain: Domain, source: str, method: str, seed: int, extra: Sequence[str]) -> dict[str, Any]:
+def adapt(
+    domain: Domain, source: str, name: str, method: str, seed: int, extra: Sequence[str]
+) -> dict[str, Any]:
     """Adapt the source's model by one method, by its defaults."""
     word, *recipe = method.split("+")
     more: list[object] = ["--recipe", ROOT / "recipes" / f"{recipe[0]}.yaml"] if recipe else []
     how = ["dann", "--strength", "0"] if word == NOTHING else [word]
     done = ask(
         "adapt", source, "--source", domain.source, "--target", domain.target, "--labels", domain.labelled,
-        "--name", f"{source}-{word}", "--method", *how, "--seed", seed, *more, *extra,
+        "--name", f"{name}-{word}", "--method", *how, "--seed", seed, *more, *extra,
     )  # fmt: skip
     page = json.loads((Path(done["path"]) / "history.json").read_text("utf-8"))["epochs"]
     epochs = [{"criteria": each["criteria"], "target": main_score(each["target"])} for each in page[1:]]
@@ -184,7 +189,8 @@ def choose(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def ask(*words: object) -> dict[str, Any]:
     """Run a command of the program, or return the answer that it gave when it ran before."""
-    key = hashlib.sha256(json.dumps([str(word) for word in words]).encode()).hexdigest()[:16]
+    asked = json.dumps([code_digest(), *map(str, words)])
+    key = hashlib.sha256(asked.encode()).hexdigest()[:16]
     kept = PLACE / "answers" / f"{key}.json"
     if kept.exists():
         known: dict[str, Any] = json.loads(kept.read_text("utf-8"))["answer"]
@@ -199,6 +205,13 @@ def ask(*words: object) -> dict[str, Any]:
     aside.write_text(json.dumps(told) + "\n", "utf-8")
     aside.replace(kept)
     return done.answer
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return a digest of the program: what an older one answered is no answer of this one."""
+    files = sorted((ROOT / "surgery").rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def digits(options: argparse.Namespace) -> Domain:

@@ -113,7 +113,9 @@ def _load_graph(stored: StoredVersion, engine: Engine) -> Served:
         return session if graph is None else Session(path, "cpu", graph)
 
     pace = learn_pace(session, image, engine.max_batch, lanes, open_narrow, lanes == cores)
-    session.run(image[None], release=True)  # what learning took may never be needed
+    _, embedding = session.run(image[None], release=True)  # what learning took may never be needed
+    if gauge is not None:
+        gauge.novelty(embedding[0])  # statistics of another graph are found out now, not by every request
     narrow = Narrow(open_narrow) if pace.lanes > 1 else None
     mib = path.stat().st_size / 2**20
     return Served(manifest, session, sha256, precision, mib, pace, narrow, gauge)

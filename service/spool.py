@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from surgery.artifact import disk
-from surgery.artifact.errors import SurgeryError
+from surgery.artifact.errors import StoreError, SurgeryError
 from surgery.artifact.spool import list_spooled, spool_folder, spool_root
 
 from .access import log
@@ -98,10 +98,10 @@ class Spool:
             self._metrics.spooled(name, "dropped")
 
     def _work(self) -> None:
-        with suppress(OSError, SurgeryError):
-            for name in disk.list_entries(self.root):
-                sizes = [path.stat().st_size for path in list_spooled(spool_folder(self.root, name))]
-                self._metrics.spool_holds(name, len(sizes), sum(sizes))
+        for name in disk.list_entries(self.root):
+            with suppress(SurgeryError):  # such as lost+found, which names no model
+                sizes = _sizes(list_spooled(spool_folder(self.root, name)))
+                self._metrics.spool_holds(name, len(sizes), sum(sizes.values()))
         while True:
             with self._changed:
                 while not self._waiting and not self._stopped:
@@ -115,9 +115,9 @@ class Spool:
             except (OSError, SurgeryError) as error:  # a full disk, or a folder of somebody else's
                 outcome = "failed"
                 self._say(error)
-            except Exception:  # whatever was forgotten here, the thread must live
+            except Exception as error:  # whatever was forgotten here, the thread must live
                 outcome = "failed"
-                log.exception("an image could not be kept in %s", self.root)
+                self._say(error)
             self._metrics.spooled(novel.name, outcome)
 
     def _keep(self, novel: Novel) -> str:
@@ -126,9 +126,11 @@ class Spool:
             return "dropped"
         folder = spool_folder(self.root, novel.name)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink():
+            raise StoreError(f"{folder}: is a link", "Let SURGERY_SPOOL name the folder that it leads to.")
         digest = hashlib.sha256(novel.data).hexdigest()
         with disk.locked(folder):
-            for entry in disk.list_entries(folder):
+            for entry in disk.list_entries(folder, links=True):
                 if entry.startswith(_ASIDE):  # of a process that died
                     (folder / entry).unlink(missing_ok=True)
             kept = list_spooled(folder)
@@ -141,9 +143,9 @@ class Spool:
 
     def _prune(self, kept: list[Path]) -> tuple[int, int]:
         """Remove the oldest beyond the bounds; return how many images and bytes are left."""
-        sizes = {path: path.stat().st_size for path in kept}
-        images, size = len(kept), sum(sizes.values())
-        for path in kept:
+        sizes = _sizes(kept)
+        images, size = len(sizes), sum(sizes.values())
+        for path in sizes:
             if images <= self._most_images and size <= self._most_bytes:
                 break
             path.unlink(missing_ok=True)
@@ -157,6 +159,15 @@ class Spool:
             log.warning("novel images cannot be kept in %s (%s); answers go on", self.root, error)
 
 
+def _sizes(images: list[Path]) -> dict[Path, int]:
+    """Return the bytes of each image; one that somebody has deleted meanwhile is passed over."""
+    sizes = {}
+    for path in images:
+        with suppress(FileNotFoundError):
+            sizes[path] = path.stat().st_size
+    return sizes
+
+
 def _write(folder: Path, data: bytes, digest: str) -> Path:
     """Write an image aside, for this user alone, and rename it; return its path."""
     # Microseconds: images that one process writes, in turn, have moments of their own.
@@ -164,7 +175,7 @@ def _write(folder: Path, data: bytes, digest: str) -> Path:
     path = folder / f"{moment}-{digest}{_suffix(data)}"
     aside = folder / f"{_ASIDE}{digest}"
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         aside.replace(path)

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from surgery.artifact.errors import StoreError
 
 NOVELTY_FILE = "novelty.npz"
-"""In a version's folder: a Gaussian of its training embeddings, and of each graph what images that neither
-it nor the network learnt from look like to it."""
+"""In a version's folder: a Gaussian of its training embeddings, and of each graph what images that it was not
+fitted on look like to it: those of val and, of an adapted version, some of the domain that it was adapted to,
+which the network has seen without labels."""
 
 Floats = NDArray[np.floating[Any]]
 
 _GAUSSIAN = ("mean", "axes", "weights", "remainder")
 _CALIBRATION, _REFERENCE = "calibration.", "reference."
+_FAR_TARGETS, _KEPT_TARGETS = "calibration_target.", "reference_target."
+LEAST_OF_A_KIND = 10
+"""Images held out of one domain from which they say by themselves what is usual there."""
 _DAMAGED = "Restore the version from a copy, or remove it (`surgery models remove NAME VERSION`)."
 
 
@@ -89,6 +93,21 @@ class HeldOut:
     """Their distances, rising, shape (m,)."""
     reference: Floats
     """Embeddings of some of them, shape (r, d)."""
+    calibration_target: NDArray[np.bool_] | None = None
+    """Of each distance, whether its image is of the domain that the model was adapted to; None if to none."""
+    reference_target: NDArray[np.bool_] | None = None
+    """The same of each embedding."""
+
+    def kinds(self) -> dict[str, tuple[NDArray[np.float64], Floats]]:
+        """Return distances and embeddings of all images and, of two domains, of each by itself."""
+        found = {"training images": (self.calibration, self.reference)}
+        far, kept = self.calibration_target, self.reference_target
+        if far is None or kept is None:
+            return found
+        for name, distant, near in (("source", ~far, ~kept), ("target", far, kept)):
+            if min(distant.sum(), near.sum()) >= LEAST_OF_A_KIND:
+                found[name] = (self.calibration[distant], self.reference[near])
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +121,8 @@ class Gauge:
         """Return the probability that an image of the training's kind lies as far out as this one.
 
         It is the conformal p-value: at most a share p of such images has a novelty of p or less, whatever
-        their distribution is, as long as the images held out are drawn like them. Small is novel.
+        their distribution is, as long as the images held out are drawn like them and none of both was learnt
+        from. Small is novel.
 
         Args:
             embedding: Of the image, shape (d,).
@@ -135,8 +155,11 @@ def write_novelty(folder: Path, gaussian: Gaussian, held_out: Mapping[str, HeldO
         "remainder": np.float64(gaussian.remainder),
     }
     for precision, known in held_out.items():
-        arrays[_CALIBRATION + precision] = np.sort(known.calibration.astype(np.float64))
+        arrays[_CALIBRATION + precision] = known.calibration.astype(np.float64)
         arrays[_REFERENCE + precision] = known.reference.astype(np.float32)
+        if known.calibration_target is not None and known.reference_target is not None:
+            arrays[_FAR_TARGETS + precision] = known.calibration_target
+            arrays[_KEPT_TARGETS + precision] = known.reference_target
     np.savez(folder / NOVELTY_FILE, **arrays)
 
 
@@ -156,7 +179,13 @@ def read_novelty(folder: Path) -> tuple[Gaussian, dict[str, HeldOut]] | None:
         gaussian = Gaussian(mean, axes, weights, float(remainder))
         precisions = [name.removeprefix(_CALIBRATION) for name in arrays if name.startswith(_CALIBRATION)]
         held_out = {
-            name: HeldOut(arrays[_CALIBRATION + name], arrays[_REFERENCE + name]) for name in precisions
+            name: HeldOut(
+                arrays[_CALIBRATION + name],
+                arrays[_REFERENCE + name],
+                arrays.get(_FAR_TARGETS + name),
+                arrays.get(_KEPT_TARGETS + name),
+            )
+            for name in precisions
         }
     except Exception as error:  # numpy and zipfile raise what they like on files that are damaged
         raise StoreError(f"{path}: damaged ({error})", _DAMAGED) from error
@@ -199,4 +228,7 @@ def _problem(gaussian: Gaussian, held_out: Mapping[str, HeldOut]) -> str:
         # A distance may be infinite; what is no number at all is never equal to itself.
         if not np.array_equal(np.sort(calibration), calibration) or calibration[0] < 0:
             return f"the distances of {precision} do not rise from 0"
+        for of, marks in ((calibration, known.calibration_target), (reference, known.reference_target)):
+            if marks is not None and (marks.dtype != np.bool_ or marks.shape != of.shape[:1]):
+                return f"the domains of what was held out for {precision} do not fit"
     return ""

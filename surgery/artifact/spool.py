@@ -27,7 +27,7 @@ def spool_root(models: Path, given: Path | str | None = None) -> Path:
 
 
 def spool_folder(root: Path, name: str) -> Path:
-    """Return the folder of a model's spool, which cannot lead out of the root.
+    """Return the folder of a model's spool; no name leads out of the root.
 
     Raises:
         StoreError: If `name` cannot be a name.
@@ -41,5 +41,10 @@ def list_spooled(folder: Path) -> list[Path]:
 
 
 def is_spooled(path: Path, root: Path) -> bool:
-    """Tell whether a file lies in a spool."""
-    return path.resolve().is_relative_to(root.resolve())
+    """Tell whether a file lies in a spool, or is called as its images are, wherever they were linked to.
+
+    Args:
+        path: Of the file.
+        root: Of all spools, without links in it.
+    """
+    return SPOOLED.fullmatch(path.name) is not None or path.resolve().is_relative_to(root)

@@ -61,18 +61,21 @@ def fit_gaussian(embeddings: Floats) -> Gaussian:
     )
 
 
-def hold_out(gaussian: Gaussian, embeddings: Floats) -> HeldOut:
-    """Return distances and embeddings of images that nothing was fitted on, evenly spread if there are many.
+def hold_out(gaussian: Gaussian, embeddings: Floats, targets: int = 0) -> HeldOut:
+    """Return distances and embeddings of images that it was not fitted on, evenly spread if there are many.
 
     Args:
         gaussian: Of the training embeddings.
         embeddings: Shape (n, d), n at least 1.
+        targets: How many of them, the last ones, are of the domain that the model was adapted to.
     """
-    counted = embeddings[spread(len(embeddings), CALIBRATED_IMAGES)]
-    kept = embeddings[spread(len(embeddings), REFERENCE_IMAGES)]
+    marks = np.arange(len(embeddings)) >= len(embeddings) - targets
+    counted, kept = (spread(len(embeddings), most) for most in (CALIBRATED_IMAGES, REFERENCE_IMAGES))
     # One by one, as they are asked for: products of many are rounded otherwise, which would decide ties.
-    distances = [gaussian.distances(row[None])[0] for row in counted]
-    return HeldOut(np.sort(distances), kept)
+    distances = np.array([gaussian.distances(row[None])[0] for row in embeddings[counted]])
+    order = np.argsort(distances, kind="stable")
+    of_domains = (marks[counted][order], marks[kept]) if targets else (None, None)
+    return HeldOut(distances[order], embeddings[kept], *of_domains)
 
 
 def add_statistics(
@@ -106,7 +109,7 @@ def add_statistics(
     found = _fit(session, manifest, table, val, report, targets)
     if found is not None:
         gaussian, held_out = found
-        write_novelty(folder, gaussian, {"fp32": hold_out(gaussian, held_out)})
+        write_novelty(folder, gaussian, {"fp32": hold_out(gaussian, *held_out)})
 
 
 def add_precision(
@@ -141,7 +144,7 @@ def add_precision(
         held_out.pop(precision, None)
     else:
         theirs = _embed_held_out(sessions[1], manifest, found[1], report, targets)
-        held_out[precision] = hold_out(gaussian, theirs)
+        held_out[precision] = hold_out(gaussian, *theirs)
     write_novelty(folder, gaussian, held_out)
 
 
@@ -152,8 +155,8 @@ def _fit(
     val: Scored,
     report: Reporter,
     targets: Sequence[Path] | None,
-) -> tuple[Gaussian, Floats] | None:
-    """Return the Gaussian, and the embeddings of the images held out, (n, d)."""
+) -> tuple[Gaussian, tuple[Floats, int]] | None:
+    """Return the Gaussian, and what `_embed_held_out` does."""
     targets = _find_targets(manifest) if targets is None else targets
     train = [item.image for item in table.of("train")]
     if targets is None or len(train) < LEAST_FITTED or not val.images:
@@ -175,16 +178,19 @@ def _fit(
 
 def _embed_held_out(
     session: Session, manifest: Manifest, val: Scored, report: Reporter, targets: Sequence[Path]
-) -> Floats:
-    """Return the embeddings of val and of as many target images that the fit left out, (n, d)."""
+) -> tuple[Floats, int]:
+    """Return the embeddings of val and of as many target images that the fit left out, (n, d), and how many
+    these are, which come last."""
     ours = np.stack([each.embedding for each in val.images])
     held = [path for path in targets if is_held_out(path)]
     if not held:
-        return ours
+        return ours, 0
     most = min(len(ours), len(held), CALIBRATED_IMAGES // 2)
     chosen = [held[i] for i in spread(len(held), most)]
     theirs = embed(session, manifest, chosen, report, "embeddings of target images held out")
-    return np.concatenate([ours[spread(len(ours), most)], theirs]) if len(theirs) else ours
+    if not len(theirs):
+        return ours, 0
+    return np.concatenate([ours[spread(len(ours), most)], theirs]), len(theirs)
 
 
 def is_held_out(path: Path) -> bool:

@@ -18,7 +18,9 @@ from surgery.report import REPORT_FILE
 if TYPE_CHECKING:
     from surgery.data.table import Table
     from surgery.data.targets import TargetSpec
+    from surgery.recipes.adapting import Domains, Plan
     from surgery.train.reporting import Reporter
+    from surgery.train.run import Run
 
 METHOD = {"classify": "dann", "segment": "self-training"}
 """What did best in few epochs where nothing else was known: see docs/measured.md."""
@@ -75,31 +77,18 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     store = Store()
     parent = store.resolve(config.model)
     check_parent(parent)
-    from surgery.data.balance import class_frequencies
-    from surgery.nets.restore import WEIGHTS_FILE, restore_model
-    from surgery.recipes.adapting import Domains, look, plan, try_method
-    from surgery.recipes.finetune import read_augment
-    from surgery.recipes.spooled import take_spool
+    from surgery.recipes.adapting import look, try_method
+    from surgery.recipes.spooled import spool_taken
     from surgery.recipes.variant import package_variant
     from surgery.train.checkpoint import restore_weights
     from surgery.train.device import check_device, check_trackers, make_accelerator
     from surgery.train.reporting import Reporter
-    from surgery.train.run import open_run
 
     check_device(config.device)
     check_trackers(config.trackers)
-    config = resolve(take_spool(read_augment(config), parent, resume), parent)
-    source, targets, target, labelled = read_domains(config, parent, report)
-    with report.task("counting the source's classes") as task:
-        prior = class_frequencies(source, targets, task.update).astype("float32")
-    domains = Domains(restore_model(parent), parent.manifest, source, targets, target, labelled, prior)
+    with spool_taken(config, parent, resume) as taken:
+        config, domains, plans, run = begin(taken, parent, resume, report)
     begun = {key: value.clone() for key, value in domains.model.state_dict().items()}
-    plans = [plan(config, domains, name) for name in config.methods]
-    for each in plans:
-        report.line(each.describe(domains))
-    sha256 = parent.manifest.files[WEIGHTS_FILE]
-    run = open_run(config, domains.source, sha256, resume, domains.target)
-    report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
     accelerator = make_accelerator(config.device, config.precision)
     see = functools.partial(look, config, domains, accelerator=accelerator, report=report)
     before = see(plans[0])
@@ -122,6 +111,34 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     stored = package_variant(config, domains, parent, chosen, tried, (before, after), run, report)
     run.finish(stored=stored.ref, seconds=time.monotonic() - started)
     return stored
+
+
+def begin(
+    config: AdaptConfig, parent: StoredVersion, resume: bool, report: Reporter
+) -> tuple[AdaptConfig, Domains, list[Plan], Run]:
+    """Read and check all that a run takes, and open its folder; returns the resolved config first.
+
+    Raises:
+        UserError: If data or options do not do; there is no run then.
+    """
+    from surgery.data.balance import class_frequencies
+    from surgery.nets.restore import WEIGHTS_FILE, restore_model
+    from surgery.recipes.adapting import Domains, plan
+    from surgery.recipes.finetune import read_augment
+    from surgery.train.run import open_run
+
+    config = resolve(read_augment(config), parent)
+    source, targets, target, labelled = read_domains(config, parent, report)
+    with report.task("counting the source's classes") as task:
+        prior = class_frequencies(source, targets, task.update).astype("float32")
+    domains = Domains(restore_model(parent), parent.manifest, source, targets, target, labelled, prior)
+    plans = [plan(config, domains, name) for name in config.methods]
+    for each in plans:
+        report.line(each.describe(domains))
+    sha256 = parent.manifest.files[WEIGHTS_FILE]
+    run = open_run(config, domains.source, sha256, resume, domains.target)
+    report.line(f"run {run.folder}" + ("" if run.resumed else " (--resume goes on with it after a stop)"))
+    return config, domains, plans, run
 
 
 def check_parent(parent: StoredVersion) -> None:

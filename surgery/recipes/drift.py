@@ -90,24 +90,28 @@ def choose_images(given: list[str], report: Reporter) -> list[Path]:
     found = find_unlabelled([Path(text) for text in given])
     for note in found.notes:
         report.line(note)
-    root = spool_root(Store().root)
+    root = spool_root(Store().root).resolve()
     inside = next((path for path in found.images if is_spooled(path, root)), None)
     if inside is not None:
         raise DataError(
-            f"{inside} lies in the spool, which holds images that were chosen for being novel: a test of them"
+            f"{inside} is of a spool, which holds images that were chosen for being novel: a test of them"
             " finds drift whether there is any or not",
             "Give a folder of images as they come, or adapt with `--target-spool`.",
         )
-    # A copy is no further evidence.
-    distinct = list({hash_file(path): path for path in reversed(found.images)}.values())[::-1]
-    if len(distinct) < len(found.images):
-        report.line(f"{len(found.images) - len(distinct)} of the images are copies of others and not counted")
+    distinct: dict[str, Path] = {}
+    copies = 0
+    for i in np.random.default_rng(SEED).permutation(len(found.images)):  # no more are read than are drawn
+        if len(distinct) == MOST:
+            break
+        known = len(distinct)
+        distinct.setdefault(hash_file(found.images[i]), found.images[i])
+        copies += len(distinct) == known
+    if copies:
+        report.line(f"{copies} of the images are copies of others and not counted")  # no further evidence
     _check_enough(len(distinct))
-    if len(distinct) <= MOST:
-        return distinct
-    report.line(f"{MOST} of the {len(distinct)} images are drawn")
-    picks = np.random.default_rng(SEED).choice(len(distinct), MOST, replace=False)
-    return [distinct[i] for i in sorted(picks)]
+    if len(distinct) + copies < len(found.images):
+        report.line(f"{len(distinct)} of the {len(found.images)} images are drawn")
+    return sorted(distinct.values())
 
 
 def _check_enough(count: int) -> None:
@@ -165,6 +169,7 @@ def _tell(found: Drift) -> dict[str, Any]:
     return {
         "drift": found.found,
         "false_alarm_rate": found.false_alarm_rate,
+        "compared_with": found.like,
         "images": found.images,
         "tests": {"distance": {"p": found.distance_p}, "embedding": {"p": found.embedding_p}},
         "rejects_at": found.false_alarm_rate / 2,
@@ -178,7 +183,7 @@ def _describe(stored: StoredVersion, found: Drift) -> list[str]:
     low, high = found.interval
     beyond = f"{found.beyond:.1%} ({low:.1%}–{high:.1%}); without drift about {1 - FAR:.0%}"
     return [
-        f"{stored.ref} and {found.images} images",
+        f"{stored.ref} and {found.images} images, compared with its {found.like}",
         f"  farther from the training images   p = {found.distance_p:.4g}",
         f"  elsewhere among embeddings         p = {found.embedding_p:.4g}",
         f"  beyond {FAR:.0%} of images held out    {beyond}",

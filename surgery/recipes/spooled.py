@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from surgery.artifact.errors import DataError
@@ -31,7 +33,7 @@ def take_spool(config: AdaptConfig, parent: StoredVersion, resume: bool) -> Adap
         resume: Whether an unfinished run may be gone on with.
 
     Raises:
-        DataError: If the spool holds no image.
+        DataError: If the spool holds no image, or may not be read.
     """
     if not config.target_spool:
         return config
@@ -41,8 +43,33 @@ def take_spool(config: AdaptConfig, parent: StoredVersion, resume: bool) -> Adap
     return dataclasses.replace(config, target=(*config.target, taken), target_spool=False)
 
 
+@contextmanager
+def spool_taken(config: AdaptConfig, parent: StoredVersion, resume: bool) -> Iterator[AdaptConfig]:
+    """Give the config that `take_spool` returns; a run that cannot begin inside keeps no image.
+
+    Args:
+        config, parent, resume: See `take_spool`.
+
+    Raises:
+        DataError: If the spool holds no image, or may not be read.
+    """
+    before = set(runs_root().glob(f"{TAKEN}*"))
+    taken = take_spool(config, parent, resume)
+    try:
+        yield taken
+    except BaseException:
+        if taken is not config and Path(taken.target[-1]) not in before:
+            shutil.rmtree(taken.target[-1], ignore_errors=True)
+        raise
+
+
 def _link(spool: Path) -> Path:
     """Make a folder in runs/ with links to the images of a spool, copies where there can be none."""
+    if spool.exists() and not os.access(spool, os.R_OK | os.X_OK):
+        raise DataError(
+            f"{spool}: may not be read; it is its service's alone",
+            "Run this as the service's user, or let that user copy the images and give --target.",
+        )
     images = list_spooled(spool)
     if not images:
         raise DataError(
@@ -57,7 +84,9 @@ def _link(spool: Path) -> Path:
                 os.link(path, folder / path.name)
             except FileNotFoundError:
                 raise
-            except OSError:  # the spool is on another disk
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EPERM):  # another disk, or one without links
+                    raise
                 shutil.copyfile(path, folder / path.name)
     return folder
 

@@ -41,3 +41,8 @@ def test_a_link_to_an_image_of_the_spool_is_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(image.parent)
     assert is_spooled(tmp_path / "link" / "a.jpg", tmp_path / "spool")
     assert not is_spooled(tmp_path / "a.jpg", tmp_path / "spool")
+
+
+def test_an_image_of_a_spool_is_one_wherever_it_was_taken(tmp_path: Path) -> None:
+    name = f"20260101T000000.000000Z-{'f' * 64}.jpg"
+    assert is_spooled(Path("runs/spool-cars-20260102-000000") / name, tmp_path)

@@ -55,6 +55,43 @@ def test_what_has_moved_is_found(move, by):
     assert getattr(found, by) <= 0.002
 
 
+NIGHT = np.array([2, 7, 0, 0, 0], np.float32) - CENTRE
+"""How far away the domain lies that a model was adapted to."""
+
+
+def adapted(rng) -> Gauge:
+    gaussian = fit_gaussian(np.concatenate([draw(rng, 60), draw(rng, 60) + NIGHT]))
+    held = np.concatenate([draw(rng, 50), draw(rng, 50) + NIGHT])
+    return Gauge(gaussian, hold_out(gaussian, held, 50))
+
+
+@pytest.mark.parametrize("kind", ["source", "target", "training images"])
+def test_an_adapted_version_is_at_home_in_either_domain_and_in_both(kind, monkeypatch):
+    monkeypatch.setattr(module, "LEAST_PERMUTATIONS", 199)
+    rng, repeats, rate = np.random.default_rng(6), 60, 0.1
+    nights = {"source": np.zeros(30), "target": np.ones(30), "training images": np.arange(30) % 2}[kind]
+    found = [
+        find_drift(adapted(rng), draw(rng, 30) + nights[:, None].astype(np.float32) * NIGHT, rate, seed)
+        for seed in range(repeats)
+    ]
+    assert sum(each.found for each in found) <= binom.ppf(0.999, repeats, rate)
+    assert sum(each.like == kind for each in found) > 0.8 * repeats
+
+
+def test_an_adapted_version_is_not_at_home_in_a_third_domain():
+    rng = np.random.default_rng(7)
+    elsewhere = draw(rng, 30) + np.array([-4, 0, 9, 0, 0], np.float32)
+    assert find_drift(adapted(rng), elsewhere, 0.05).found
+
+
+def test_a_domain_of_a_few_images_says_nothing_by_itself():
+    rng = np.random.default_rng(8)
+    gaussian = fit_gaussian(draw(rng, 80))
+    held = hold_out(gaussian, draw(rng, 40), 9)
+    assert set(held.kinds()) == {"training images", "source"}
+    assert set(hold_out(gaussian, draw(rng, 40)).kinds()) == {"training images"}
+
+
 def test_the_same_images_give_the_same_answer():
     gauge, rows = fresh(np.random.default_rng(2)), draw(np.random.default_rng(3), 30)
     assert find_drift(gauge, rows, 0.05) == find_drift(gauge, rows, 0.05)

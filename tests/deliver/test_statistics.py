@@ -52,6 +52,7 @@ def test_of_many_images_held_out_some_evenly_spread_are_kept(monkeypatch):
     gaussian = Gaussian(np.zeros(2, np.float32), np.array([[0, 1]], np.float32), np.ones(1), 0.0)
     held = hold_out(gaussian, rows)
     assert np.array_equal(held.reference, rows[[0, 8]])
+    assert held.calibration_target is None
     assert held.calibration == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
 
 

@@ -105,6 +105,13 @@ def test_a_model_follows_its_streets_into_the_night(rooms: Path, surgery: Surger
         assert ask(url, streets[0])["version"] == 1
         assert surgery("models", "promote", "cars", 2).code == 0
         wait_until(lambda: ask(url, streets[0])["version"] == 2)
-        at_home = [ask(url, path)["novelty"] for path in streets]
+        # Streets at night that nobody has seen: no longer novel, no drift, and neither are those by day.
+        later = write_cars(rooms / "later", n_train=24, n_val=2, size=SCENE, seed=9, domain="night")
+        later_streets = later / "train" / "images"
+        at_home = [ask(url, path)["novelty"] for path in sorted(later_streets.iterdir())]
         assert sorted(at_home)[12] > 0.1
+        again = surgery("drift", "cars@2", later_streets, "--json").answer
+        assert (again["drift"], again["compared_with"]) == (False, "target")
+        assert surgery("drift", "cars@2", others, "--json").answer["drift"] is False
+        assert surgery("drift", "cars@1", later_streets, "--json").answer["drift"] is True
         assert 'surgery_novelty_count{model="cars",version="2"}' in httpx.get(f"{url}/metrics").text

@@ -13,7 +13,7 @@ import pytest
 from surgery.artifact.errors import ConfigError, DataError
 from surgery.artifact.spool import list_spooled
 from surgery.config import AdaptConfig, to_dict
-from surgery.recipes.spooled import take_spool
+from surgery.recipes.spooled import spool_taken, take_spool
 from surgery.train.run import runs_root
 
 CARS: Any = SimpleNamespace(name="cars")
@@ -70,6 +70,25 @@ def test_each_run_has_its_own_and_a_resumed_one_what_it_began_with(spool: Path) 
     (spool / f"20260103T000000.000000Z-{'3' * 64}.jpg").write_bytes(b"image 3")
     assert take_spool(config(), CARS, True).target == first.target
     assert len(list(Path(take_spool(config(), CARS, False).target[0]).iterdir())) == 3
+
+
+def test_a_run_that_cannot_begin_keeps_no_image(spool: Path) -> None:
+    def refuse(taken: AdaptConfig) -> None:
+        assert Path(taken.target[0]).is_dir()
+        raise ConfigError("a wrong option")
+
+    with pytest.raises(ConfigError), spool_taken(config(), CARS, False) as taken:
+        refuse(taken)
+    assert list(runs_root().glob("spool-*")) == []
+    with spool_taken(config(), CARS, False) as taken:
+        pass
+    assert len(list(Path(taken.target[0]).iterdir())) == 2
+
+
+def test_another_users_spool_is_not_called_empty(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != spool)  # nothing is closed to root
+    with pytest.raises(DataError, match="may not be read"):
+        take_spool(config(), CARS, False)
 
 
 def test_without_the_wish_the_spool_is_left_alone(spool: Path) -> None:

@@ -63,6 +63,20 @@ def test_a_version_whose_statistics_are_damaged_is_not_served(
     assert any(NOVELTY_FILE in problem for problem in client.get("/models").json()["problems"])
 
 
+def test_a_version_with_the_statistics_of_another_graph_is_not_served(
+    store: Store, serve: Callable[..., TestClient]
+) -> None:
+    def another(folder: Path) -> None:
+        gaussian = Gaussian(np.full(4, 0.5, np.float32), np.zeros((0, 4), np.float32), np.zeros(0), 1.0)
+        held_out = HeldOut(np.ones(3), np.zeros((2, 4), np.float32))
+        write_novelty(folder, gaussian, {"fp32": held_out})
+
+    add_classifier(store, prepare=another)
+    (row,) = serve().get("/models").json()["models"]
+    assert row["state"] == "failed"
+    assert "embeddings have" in row["reason"]
+
+
 def test_its_distribution_is_counted(store: Store, serve: Callable[..., TestClient]) -> None:
     add_classifier(store, prepare=statistics)
     client = serve()

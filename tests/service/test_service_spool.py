@@ -185,6 +185,53 @@ def test_a_spool_that_keeps_nothing_holds_nothing_in_memory(tmp_path: Path, metr
     assert counted(metrics, "dropped") == 0
 
 
+def test_what_is_no_spool_stops_no_count(
+    tmp_path: Path, keep: Callable[..., list[Path]], metrics: Metrics
+) -> None:
+    for name in ("Lost+Found", "cars", "aaa..b"):
+        (tmp_path / "spool" / name).mkdir(parents=True)
+    keep(RED)
+    keep()  # counts what is there when it starts
+    assert 'surgery_spool_images{model="cars"} 1.0' in metrics.exposition()[0].decode()
+
+
+def test_a_link_laid_where_an_image_is_written_is_not_followed(
+    tmp_path: Path, keep: Callable[..., list[Path]]
+) -> None:
+    folder, victim = tmp_path / "spool" / "cars", tmp_path / "victim"
+    folder.mkdir(parents=True)
+    victim.write_bytes(b"mine")
+    (folder / f".aside-{hashlib.sha256(RED).hexdigest()}").symlink_to(victim)
+    (path,) = keep(RED)
+    assert (victim.read_bytes(), path.read_bytes()) == (b"mine", RED)
+
+
+def test_a_folder_that_is_a_link_is_not_written_to(
+    tmp_path: Path, keep: Callable[..., list[Path]], metrics: Metrics
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "cars").symlink_to(tmp_path / "elsewhere")
+    keep(RED)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert counted(metrics, "failed") == 1
+
+
+def test_an_image_deleted_meanwhile_is_no_failure(
+    keep: Callable[..., list[Path]], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = keep(RED)
+
+    def listed(folder: Path) -> list[Path]:
+        found = list_spooled(folder)
+        old.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr("service.spool.list_spooled", listed)
+    assert len(keep(GREY)) == 1
+    assert (counted(metrics, "kept"), counted(metrics, "failed")) == (2, 0)
+
+
 def test_a_full_queue_drops_and_never_waits(
     tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
