@@ -91,6 +91,10 @@ def judge_modules(rows: list[dict[str, Any]], bound: dict[str, Any]) -> list[str
     return said
 
 
+UNMOVED = 0.995
+"""CKA with its start from which a stage is said to see images as it did."""
+
+
 def judge_passport(values: dict[str, Any]) -> list[str]:
     """Return up to two sentences about how far a version moved, and what to do with it next."""
     said = []
@@ -98,9 +102,12 @@ def judge_passport(values: dict[str, Any]) -> list[str]:
         stage = min(values["cka"], key=lambda name: values["cka"][name])
         rows = values["criticality"]["modules"]
         idle = [row for row in rows if not row["criticality"]]
+        least = values["cka"][stage]
+        moved = (
+            f"{stage} changed most (CKA {least:.2f})" if least < UNMOVED else "no stage sees images otherwise"
+        )
         said.append(
-            f"Of what it began with, {stage} changed most (CKA {values['cka'][stage]:.2f}), and {len(idle)} "
-            f"of {len(rows)} modules may each be put back: "
+            f"Of what it began with, {moved}, and {len(idle)} of {len(rows)} modules may each be put back: "
             + ("most of it was transferred." if 2 * len(idle) >= len(rows) else "most of it was learnt anew.")
         )
     gap = values["gap"]
