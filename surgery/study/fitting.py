@@ -67,7 +67,7 @@ class Fitted:
     loss: list[float]
 
 
-@dataclass
+@dataclass(frozen=True)
 class LastEpoch:
     """Learning from labels where the last epoch is what counts: nothing is chosen by the judged images.
 
@@ -85,27 +85,25 @@ class LastEpoch:
     inner: Supervised = field(default_factory=Supervised)
     companion: nn.Module | None = None
     tap: int | None = None
-    epoch: int = 0
 
     def learn(self, batch: Batch, update: Update) -> Losses:
         """See `Rule`."""
-        self.epoch = update.progress.epoch + 1
         return self.inner.learn(batch, update)
 
-    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int) -> Judgement:
+    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int, epoch: int) -> Judgement:
         """See `Rule`: a later epoch is always better, until enough is learnt; then none is."""
-        if not self.watches and self.epoch < self.epochs:
-            return Judgement(float(self.epoch), 0.0, {})
+        if not self.watches and epoch < self.epochs:
+            return Judgement(float(epoch), 0.0, {})
         scores, value = validate(suffix, feed, loss, max(batch_size, LOOKED))
         if not self.watches:
-            return Judgement(float(self.epoch), value, scores.scores)
+            return Judgement(float(epoch), value, scores.scores)
         share = score_train(suffix, feed, batch_size)
         if self.enough is not None and share >= self.enough:
-            return Judgement(FITTED, 0.0, scores.scores, {"train": share})
-        return Judgement(float(self.epoch), value, scores.scores, {"train": share})
+            return Judgement(ENOUGH, 0.0, scores.scores, {"train": share})
+        return Judgement(float(epoch), value, scores.scores, {"train": share})
 
 
-FITTED = 1e9
+ENOUGH = 1e9
 """Score of an epoch that has learnt enough: no later one is better, and the phase's patience ends it."""
 LOOKED = 256
 """Images at once where nothing is learnt."""

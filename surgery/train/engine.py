@@ -234,7 +234,8 @@ class Loop:
     def _judge(self, progress: Progress, state: _PhaseState, means: Losses | None) -> None:
         """Judge the model, and keep its weights if it is the best so far; `means` are those of the epoch."""
         state.suffix.eval()
-        found = self.rule.judge(state.suffix, state.feed, self.loss, self.options.batch_size)
+        size = self.options.batch_size
+        found = self.rule.judge(state.suffix, state.feed, self.loss, size, progress.epoch)
         found = self.team.share(found)  # devices may differ in the last bit, decisions may not
         first = progress.best is None or (progress.best_epoch == 0 and not self.options.start_counts)
         better = first or (found.main, -found.loss) > (progress.best or 0.0, -progress.best_loss)

@@ -62,6 +62,20 @@ def test_a_killed_training_ends_as_one_that_was_not(pictures, tmp_path, monkeypa
         assert torch.equal(value, again.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("enough", [None, 0.9])
+def test_a_training_that_was_stopped_at_its_last_step_is_judged(pictures, tmp_path, monkeypatch, enough):
+    recipe, watches = Recipe(2, 8), enough is not None
+    fitted = fit(network(), pictures, recipe, 0, 0, tmp_path / "a", watches=watches, enough=enough)
+    steps = iter(range(1000))
+    monkeypatch.setattr(rule, "stop_requested", lambda: next(steps) == 2 * 6 - 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), pictures, recipe, 0, 0, tmp_path / "b", watches=watches, enough=enough)
+    monkeypatch.undo()
+    again = network()
+    assert fit(again, pictures, recipe, 0, 0, tmp_path / "b", watches=watches, enough=enough) == fitted
+    assert len(fitted.accuracy) == (3 if watches else 1)
+
+
 @pytest.mark.parametrize("cut", [1, 4, 7])
 def test_what_is_frozen_is_what_the_network_computes(pictures, cut):
     model = network().eval()
@@ -147,6 +161,17 @@ def test_a_folder_is_read_whole_and_bounded_alike(colours, pictures):
     assert few.train.images.shape == (12, 16, 16, 3)
     assert np.bincount(few.train.labels).tolist() == [3] * 4
     assert set(few.train.names) <= set(found.train.names)
+
+
+def test_a_val_drawn_from_train_is_trained_on_only_where_it_may_be(colours):
+    (colours / "val").rename(colours / "test")
+    table = read_table(colours)
+    assert table.split_rule != "given"
+    drawn = {table.content_hash(item) for item in table.items if item.split == "val"}
+    joined, apart = read_pictures(table, 32, None), read_pictures(table, 32, None, join_val=False)
+    assert len(joined.train) == 48
+    assert len(apart.train) == 48 - len(drawn) < 48
+    assert len(joined.judged) == len(apart.judged) == 24
 
 
 def test_more_than_memory_should_hold_is_refused_with_what_fits(colours, monkeypatch):
