@@ -21,7 +21,7 @@ from surgery.study.fitting import Recipe, fit
 from surgery.study.pictures import Pictures, load_pictures
 from surgery.study.result import Curve, Result, Row
 from surgery.study.runner import Answer
-from surgery.study.spread import Spread, describe, spread
+from surgery.study.spread import MARGIN, Spread, describe, spread
 
 TREATMENTS = ("head", "fresh", "kept", "fresh+")
 """Above the stage: `head`: nothing but a new head. `fresh`: new layers. `kept`: pretrained layers that learn.
@@ -33,8 +33,6 @@ SAID = {
     "fresh+": "fine-tune through {stage} with new layers above",
 }
 JUDGED_SHARE = 0.2
-MARGIN = 0.02
-"""How far a cheaper cut may lie behind the best one, beside not being distinguishable from it."""
 CACHE_GIB = 10.0
 
 
