@@ -64,4 +64,5 @@ def ask(
     report.line(f"{len(options)} ways to cut {backbone}, {config.seeds} draws of the judged images for each")
     answers = run_trainings(trainings, study.run_cut, config, folder, report)
     title = f"cut of {backbone} for {Path(config.data).resolve().name}"
-    return study.report(study.summarise(options, answers), backbone, title)
+    given = study.Given(backbone, weights, pictures.train.images.shape[1])
+    return study.report(study.summarise(options, answers), given, title)

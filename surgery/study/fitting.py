@@ -145,6 +145,7 @@ def fit(
     watches: bool = False,
     enough: float | None = None,
     cache_gib: float = 0.0,
+    new_from: int | None = None,
 ) -> Fitted:
     """Train a model from stage `first` on; the stages before it do not change.
 
@@ -161,6 +162,8 @@ def fit(
         watches: Score both sides after each epoch, not the judged images after the last one alone.
         enough: End when this share of the training images is learnt (with `watches`).
         cache_gib: Bound of the cache on disk for what is frozen; 0: none (see `MemoryFeed`).
+        new_from: First stage that is new and learns at `recipe.lr`, as the head does; None: the kept share is
+            that of all stages.
     """
     accelerator = make_accelerator(recipe.device, "fp32", trackers=())
     patience = 1 if enough is not None else None
@@ -174,6 +177,7 @@ def fit(
         seed=seed,
         keep_checkpoints="1",
         checkpoint_minutes=5.0,
+        new_from=new_from,
     )
 
     def open_feed(cut: int, scale: float) -> MemoryFeed:

@@ -270,7 +270,9 @@ def _judge_tuned(tuned: Spread) -> str:
     if lost.loss == "some":
         return f"is behind training from scratch ({tuned.mean:+.3f}), so it is no help here"
     if lost.loss == "none":
-        return f"cannot be told from training from scratch ({tuned.mean:+.3f}), so it is a safe start, no more"
+        return (
+            f"cannot be told from training from scratch ({tuned.mean:+.3f}), so it is a safe start, no more"
+        )
     return (
         f"gave {tuned.mean:+.3f} against training from scratch, and whether it helps or harms cannot be told "
         "from these seeds"

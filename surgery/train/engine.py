@@ -114,8 +114,9 @@ class Loop:
         feed = self.open_feed(phase.first, scale)
         options = self.options
         optimizer = make_optimizer(
-            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay, options.momentum
-        )
+            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay, options.momentum,
+            options.new_from,
+        )  # fmt: skip
         torch.manual_seed(options.seed * 1000 + progress.phase)
         if progress.phase > 0 and not newest:
             self._restore_best(progress)
