@@ -17,12 +17,13 @@ import numpy as np
 
 from surgery.artifact.errors import ConfigError, DataError
 from surgery.nets.assemble import Model, build_model
-from surgery.nets.weights import LoadedWeights, load_weights
+from surgery.nets.weights import LoadedWeights
 from surgery.study.fitting import Recipe, fit
 from surgery.study.pictures import Pictures, load_pictures
 from surgery.study.result import Curve, Result, Row
 from surgery.study.runner import Answer
 from surgery.study.spread import MARGIN, Spread, describe, spread
+from surgery.study.start import Start, load_start
 
 TREATMENTS = ("head", "fresh", "kept", "fresh+")
 """Above the stage: `head`: nothing but a new head. `fresh`: new layers. `kept`: pretrained layers that learn.
@@ -44,7 +45,7 @@ class CutTraining:
     Attributes:
         data: Digest of the pictures.
         network: The backbone.
-        weights: Where its weights come from, as `--weights` says it.
+        weights: What names its weights.
         treatment: One of `TREATMENTS`.
         through: Stages up to the cut; 0: none, so that `kept` is full fine-tuning and `fresh` no transfer.
         recipe: How it learns.
@@ -53,7 +54,7 @@ class CutTraining:
 
     data: str
     network: str
-    weights: str
+    weights: Start
     treatment: str
     through: int
     recipe: Recipe
@@ -124,7 +125,7 @@ def list_options(
 
 
 def list_trainings(
-    data: str, network: str, weights: str, options: Sequence[Option], recipe: Recipe, seeds: int
+    data: str, network: str, weights: Start, options: Sequence[Option], recipe: Recipe, seeds: int
 ) -> list[CutTraining]:
     """Return the trainings: each way to cut for each seed, the cheapest first."""
     ordered = sorted(options, key=lambda option: (option.trained, option.size))
@@ -179,7 +180,7 @@ def build_cut(training: CutTraining, classes: int, weights: LoadedWeights) -> Mo
 def run_cut(training: CutTraining, folder: Path) -> Answer:
     """Run one training (see `RunOne`); what is frozen is computed once for all trainings that share it."""
     pictures = draw_judged(load_pictures(folder.parent, training.data), training.seed)
-    weights = load_weights(training.network, training.weights)
+    weights = load_start(training.network, training.weights)
     model = build_cut(training, len(pictures.classes), weights)
     first = 0 if training.treatment == "fresh+" else training.through
     new = training.treatment in ("fresh", "fresh+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ from surgery.study.similarity import compare_stages, measure_distances
 from surgery.study.subject import Subject, answers, read_random, same_backbone, same_network
 from surgery.train.reporting import Reporter
 
-BN = ("keep", "reestimate")
 FAR_SEED = 10_007
 """Added to the study's seed for the random start that says what is far: no run's own start."""
 
@@ -129,9 +129,37 @@ def compare_pair(
     if "line" not in missing and walk:
         found["line"] = _line(first, second, samples, wish, parts, report, inputs)
         found["barrier"] = found["line"]["barrier"]
-    if "basin" not in missing and wish.basin and ids["first"] != ids["second"]:
+    if "basin" not in missing and wish.basin and not same_weights([first, second]):
         found["basin"] = find_basin([first, second], samples.judged, wish, parts, report)
     return plain({**found, "missing": missing})  # type: ignore[no-any-return]
+
+
+def same_weights(subjects: Sequence[Subject]) -> bool:
+    """Tell whether some models of one network have the same weights, so that no basin lies between them."""
+    first, *others = (subject.state for subject in subjects)
+    names = [name for name, _ in subjects[0].model.named_parameters()]
+    return all(first[name].equal(other[name]) for other in others for name in names)
+
+
+def check_group(subjects: Sequence[Subject]) -> None:
+    """Refuse runs that cannot all be compared with each other in everything.
+
+    Raises:
+        ConfigError: With all that differ from the first, and in what.
+    """
+    wrong = []
+    for each in subjects[1:]:
+        try:
+            reasons = list(dict.fromkeys(check_comparable(subjects[0], each).values()))
+        except ConfigError as error:
+            reasons = [error.message]
+        if reasons:
+            wrong.append(f"{each.label} is not of one kind with {subjects[0].label}: {'; '.join(reasons)}")
+    if wrong:
+        raise ConfigError(
+            "\n".join(wrong),
+            "Name runs of one network on one task, with the same classes and the same input.",
+        )
 
 
 def find_basin(

@@ -157,4 +157,6 @@ def judge_groups(found: dict[str, Any]) -> list[str]:
                 else "No stage of the runs from pretrained is more alike than that of the runs from random: "
                 "nothing shows that features are reused."
             )
-    return said or ["Give two runs from pretrained and two from random, or more, to tell them apart."]
+    if not said:
+        said = ["Give two runs from pretrained and two from random, or more, to tell them apart."]
+    return said + [f"Not measured: the {name}, since {why}." for name, why in found["missing"].items()]

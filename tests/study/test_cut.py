@@ -33,6 +33,7 @@ from surgery.study.cut import (
 )
 from surgery.study.fitting import Fitted, Recipe
 from surgery.study.pictures import save_pictures
+from surgery.study.start import Start
 from surgery.train.optimizers import make_optimizer
 from surgery.train.strategies import Phase, plan_phases
 
@@ -136,11 +137,12 @@ def test_each_treatment_trains_from_its_stage_at_its_rates(
         seen.update(first=first, share=recipe.kept_share, **named)
         return Fitted([0.5], [], [])
 
-    monkeypatch.setattr(study, "load_weights", lambda *given: weights())
+    monkeypatch.setattr(study, "load_start", lambda *given: weights())
     monkeypatch.setattr(study, "fit", see)
     digest = save_pictures(pictures, tmp_path)
     run_cut(
-        CutTraining(digest, NETWORK, "imagenet", treatment, 3, Recipe(1, kept_share=0.05), 0), tmp_path / "a"
+        CutTraining(digest, NETWORK, Start("imagenet", ""), treatment, 3, Recipe(1, kept_share=0.05), 0),
+        tmp_path / "a",
     )
     assert (seen["first"], seen["new_from"], seen["share"]) == (first, new_from, 0.05)
 
@@ -148,7 +150,7 @@ def test_each_treatment_trains_from_its_stage_at_its_rates(
 @pytest.mark.parametrize("treatment", ["head", "fresh", "kept", "fresh+"])
 def test_up_to_the_cut_it_is_pretrained_and_above_as_the_treatment_says(treatment):
     held = weights()
-    model = build_cut(CutTraining("", NETWORK, "", treatment, 3, Recipe(1), 5), 4, held)
+    model = build_cut(CutTraining("", NETWORK, Start("", ""), treatment, 3, Recipe(1), 5), 4, held)
     new = build_model(NETWORK, "avg", "classify", 4, None, 0.0, LoadedWeights(None, {}), 5)
     assert len(model.backbone.stages) == (3 if treatment == "head" else 7)
     for k, stage in enumerate(model.backbone.stages):
@@ -183,11 +185,10 @@ def test_a_fifth_of_train_is_judged_and_val_never(pictures):
 
 
 def test_a_study_runs_from_trainings_to_a_recommendation(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("surgery.nets.weights.load_weights", lambda *given: weights())
-    monkeypatch.setattr(study, "load_weights", lambda *given: weights())
+    monkeypatch.setattr(study, "load_start", lambda *given: weights())
     digest = save_pictures(pictures, tmp_path)
     options = list_options(NETWORK, weights(), 4, ("head", "kept"), False)[-4:]
-    trainings = list_trainings(digest, NETWORK, "imagenet", options, Recipe(2, 8), 2)
+    trainings = list_trainings(digest, NETWORK, Start("imagenet", ""), options, Recipe(2, 8), 2)
     assert [each.through for each in trainings] == [6, 6, 5, 5, 4, 4, 3, 3]  # the cheapest first
     answers = {each: run_cut(each, tmp_path / str(k)) for k, each in enumerate(trainings)}
     judged = summarise(options, answers)
