@@ -11,7 +11,7 @@ from surgery.study.basin import RADIUS_SHARE, probe_basin
 from surgery.study.line import walk_line
 from surgery.study.measure import measure, unit_of
 from surgery.study.mistakes import compare_mistakes
-from surgery.study.parts import Parts, digest_state, plain, watched
+from surgery.study.parts import Parts, plain, watched
 from surgery.study.sample import Sample, hold
 from surgery.study.similarity import compare_stages, measure_distances
 from surgery.study.subject import Subject, answers, read_random, same_backbone, same_network
@@ -104,7 +104,7 @@ def compare_pair(
         ConfigError: If nothing can be compared.
     """
     missing = check_comparable(first, second)
-    ids = {"first": digest_state(first.state), "second": digest_state(second.state)}
+    ids = {"first": first.digest, "second": second.digest}
     inputs = ids | {"data": samples.judged.digest}
     name = f"{first.label} and {second.label}"
     found: dict[str, Any] = dict.fromkeys(
@@ -166,7 +166,7 @@ def find_basin(
     subjects: list[Subject], sample: Sample, wish: Wish, parts: Parts, report: Reporter
 ) -> dict[str, Any]:
     """Return the three conditions of a basin on the hull of some models of one network, as plain values."""
-    inputs = {"models": [digest_state(subject.state) for subject in subjects], "data": sample.digest}
+    inputs = {"models": [subject.digest for subject in subjects], "data": sample.digest}
     states = [subject.state for subject in subjects]
     with report.task(f"basin of {', '.join(subject.label for subject in subjects)}") as task:
         return parts.take(

@@ -31,7 +31,8 @@ class Side:
     Attributes:
         images: (n, h, w, 3) uint8, as the network sees them.
         labels: (n,) int64, indices into the classes.
-        names: What each image is called, for messages and seeds: the sha256 of its file.
+        names: What each image is called, for seeds and caches: the sha256 of its pixels, so that one digest
+            has one set of names.
     """
 
     images: Pixels
@@ -139,8 +140,13 @@ def read_pictures(
             if progress:
                 progress(done, total)
         labels = np.array([item.label for item in items], np.int64)
-        found.append(Side(images, labels, tuple(table.content_hash(item) for item in items)))
+        found.append(Side(images, labels, name_images(images)))
     return Pictures(table.classes, *found)
+
+
+def name_images(images: Pixels) -> tuple[str, ...]:
+    """Return the sha256 of the pixels of each image, (n, h, w, 3)."""
+    return tuple(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images)
 
 
 def _bounded(table: Table, items: list[Item], per_class: int | None) -> list[Item]:

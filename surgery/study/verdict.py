@@ -124,7 +124,7 @@ def _list(names: list[str], most: int = 6) -> str:
 
 
 def judge_groups(found: dict[str, Any]) -> list[str]:
-    """Return two sentences about runs from pretrained and from random starts."""
+    """Return two sentences about runs from pretrained and from random starts, and what was not measured."""
     rows = {row["kind"]: row for row in found["kinds"]}
     said = []
     kept, fresh = rows.get("P-T, P-T"), rows.get("RI-T, RI-T")

@@ -177,6 +177,21 @@ def test_runs_by_their_starts_make_a_table_of_kinds(stripes: Path, capsys: Any) 
     assert len(found["said"]) == 2
 
 
+def test_weights_are_digested_once_for_each_model(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        store_version(stripes, moved_by=k)
+    digested: list[Any] = []
+    monkeypatch.setattr(
+        "surgery.study.subject.digest_state",
+        lambda state: digested.append(state) or parts.digest_state(state),
+    )
+    words = ("--pretrained", "tiny@1", "tiny@2", "tiny@3", "tiny@4", "--points", 3, "--basin", 1)
+    assert ask(capsys, "study", "compare", *words)[0] == 0
+    assert len(digested) == 8  # four runs and what each began with
+
+
 def test_members_of_another_kind_are_refused_before_anything_is_computed(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from surgery.artifact.errors import ConfigError
 from surgery.data.readers import read_table
@@ -160,7 +161,21 @@ def test_a_folder_is_read_whole_and_bounded_alike(colours, pictures):
     few = read_pictures(table, 16, 3)
     assert few.train.images.shape == (12, 16, 16, 3)
     assert np.bincount(few.train.labels).tolist() == [3] * 4
-    assert set(few.train.names) <= set(found.train.names)
+    assert set(few.train.names) <= set(read_pictures(table, 16, None).train.names)
+
+
+def test_the_same_pixels_in_other_files_have_the_same_digest_and_names(colours, tmp_path):
+    other = tmp_path / "other"
+    for path in colours.rglob("*.png"):
+        copy = (other / path.relative_to(colours)).with_suffix(".bmp")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copy)
+    first, second = (read_pictures(read_table(root), 32, None) for root in (colours, other))
+    assert sorted(first.train.names) == sorted(second.train.names)
+    named = [
+        dict(zip(each.train.names, map(bytes, each.train.images), strict=True)) for each in (first, second)
+    ]
+    assert named[0] == named[1]
 
 
 def test_a_val_drawn_from_train_is_trained_on_only_where_it_may_be(colours):
