@@ -31,8 +31,9 @@ def run_study(
         UserError: If data or options do not do.
         SurgeryError: If the user stopped it; what is done is kept.
     """
+    from surgery.study.parts import studies_root
     from surgery.study.result import write_result
-    from surgery.study.runner import check_backend, studies_root
+    from surgery.study.runner import check_backend
     from surgery.train.device import check_device
     from surgery.train.interrupt import stoppable
     from surgery.train.reporting import Reporter

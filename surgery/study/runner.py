@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from surgery.artifact.errors import ConfigError
+from surgery.study.parts import write_file
 from surgery.train.interrupt import raise_if_requested, stop_requested
 from surgery.train.reporting import Reporter
-from surgery.train.run import runs_root
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -49,11 +49,6 @@ class RunOne(Protocol[Given]):
             folder: Where checkpoints may lie meanwhile; it is removed afterwards. Its parent is the
                 study's folder, which all processes share.
         """
-
-
-def studies_root() -> Path:
-    """Return the folder of all studies: $SURGERY_RUNS/studies, else ./runs/studies."""
-    return runs_root() / "studies"
 
 
 def key_of(training: DataclassInstance) -> str:
@@ -137,7 +132,7 @@ def answer_one(training: Key, run_one: RunOne[Key], folder: Path, threads: int |
             started = time.monotonic()
             answer = run_one(training, room)
             values = {"training": dataclasses.asdict(training), "seconds": time.monotonic() - started}
-            write_json(folder / f"{name}.json", values | {"answer": answer})
+            write_file(folder / f"{name}.json", json.dumps(values | {"answer": answer}) + "\n")
         finally:
             torch.set_num_threads(before)
     return name
@@ -162,16 +157,6 @@ def _alone(training: DataclassInstance, folder: Path) -> Iterator[None]:
             shutil.rmtree(folder / f"{name}.run", ignore_errors=True)
             path.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write plain values aside and rename the file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(json.dumps(values) + "\n", "utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _run_here(
