@@ -46,7 +46,9 @@ class Adaptation:
         game = Game(update, self.output, self.strength, self.confidence)
         return {**self.method.learn(game, batch), "trade": game.trade}
 
-    def judge(self, suffix: nn.Module, feed: PairedFeed, loss: Loss, batch_size: int) -> Judgement:
+    def judge(
+        self, suffix: nn.Module, feed: PairedFeed, loss: Loss, batch_size: int, epoch: int
+    ) -> Judgement:
         """Measure all criteria. What the target's labels say, if there are any, is noted and not used."""
         source = observe(suffix, feed.source, loss, batch_size)
         target = observe(suffix, feed.target, loss, batch_size)

@@ -97,7 +97,7 @@ def run_compare(config: CompareConfig, report: Reporter) -> tuple[dict[str, Any]
     from surgery.report.comparison import draw_figure, render_comparison, tabulate
     from surgery.study.groups import Groups, compare_groups
     from surgery.study.measure import chance_loss
-    from surgery.study.pairs import Wish, compare_pair
+    from surgery.study.pairs import Wish, check_group, compare_pair
     from surgery.study.parts import Parts, study_folder, write_file
     from surgery.study.subject import on_device, read_subject
     from surgery.study.verdict import judge_groups, judge_pair
@@ -105,6 +105,8 @@ def run_compare(config: CompareConfig, report: Reporter) -> tuple[dict[str, Any]
     device = choose_device(config.device)
     words = config.models or (*config.pretrained, *config.random)
     subjects = [on_device(read_subject(word), device) for word in words]
+    if not config.models:
+        check_group(subjects)
     table, targets = read_data(config.data, subjects[0].stored, report)
     samples = draw_samples(config, subjects[0], table, targets, device)
     wish = Wish(config.seed, config.points, config.bn, config.basin)

@@ -51,17 +51,18 @@ def ask(
     report: Reporter,
 ) -> Result:  # fmt: skip
     """Run the trainings and return what they say."""
-    from surgery.nets.weights import load_weights
     from surgery.recipes.studying import run_trainings, take_pictures
     from surgery.study import cut as study
     from surgery.study.fitting import Recipe
+    from surgery.study.start import name_start
 
-    loaded = load_weights(backbone, weights)  # what is not to be had is said before the data is read
-    pictures, digest = take_pictures(config, SIZE, folder, report)
+    start, loaded = name_start(backbone, weights)  # what is not to be had is said before the data is read
+    pictures, digest = take_pictures(config, SIZE, folder, report, join_val=False)
     options = study.list_options(backbone, loaded, len(pictures.classes), treatments or TREATMENTS, lowest)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
-    trainings = study.list_trainings(digest, backbone, weights, options, recipe, config.seeds)
+    trainings = study.list_trainings(digest, backbone, start, options, recipe, config.seeds)
     report.line(f"{len(options)} ways to cut {backbone}, {config.seeds} draws of the judged images for each")
     answers = run_trainings(trainings, study.run_cut, config, folder, report)
     title = f"cut of {backbone} for {Path(config.data).resolve().name}"
-    return study.report(study.summarise(options, answers), backbone, title)
+    given = study.Given(backbone, start.word, pictures.train.images.shape[1])
+    return study.report(study.summarise(options, answers), given, title)

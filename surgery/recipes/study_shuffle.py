@@ -51,13 +51,13 @@ def ask(
     report: Reporter,
 ) -> Result:  # fmt: skip
     """Run the trainings and return what they say."""
-    from surgery.nets.weights import load_weights
     from surgery.recipes.studying import run_trainings, take_pictures
     from surgery.study import shuffle as study
     from surgery.study.fitting import Recipe
     from surgery.study.noise import check_block
+    from surgery.study.start import name_start
 
-    load_weights(backbone, weights)  # what is not to be had is said before the data is read
+    start, _ = name_start(backbone, weights)  # what is not to be had is said before the data is read
     pictures, digest = take_pictures(config, SIZE, folder, report)
     side = pictures.train.images.shape[1]
     blocks = tuple(sorted({*blocks, side}, reverse=True)) if blocks else halve(side)
@@ -65,7 +65,7 @@ def ask(
         check_block(side, block)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     each = permute == "each"
-    trainings = study.list_trainings(digest, backbone, weights, blocks, each, recipe, config.seeds)
+    trainings = study.list_trainings(digest, backbone, start, blocks, each, recipe, config.seeds)
     answers = run_trainings(trainings, study.run_shuffle, config, folder, report)
     title = f"shuffle on {Path(config.data).resolve().name}, {backbone}"
     return study.report(study.summarise(answers), title, each)

@@ -31,8 +31,9 @@ def run_study(
         UserError: If data or options do not do.
         SurgeryError: If the user stopped it; what is done is kept.
     """
+    from surgery.study.parts import studies_root
     from surgery.study.result import write_result
-    from surgery.study.runner import check_backend, studies_root
+    from surgery.study.runner import check_backend
     from surgery.train.device import check_device
     from surgery.train.interrupt import stoppable
     from surgery.train.reporting import Reporter
@@ -57,8 +58,12 @@ def run_study(
     report.line(f"figure, table and values: {folder}")
 
 
-def take_pictures(config: StudyConfig, size: int, folder: Path, report: Reporter) -> tuple[Pictures, str]:
+def take_pictures(
+    config: StudyConfig, size: int, folder: Path, report: Reporter, join_val: bool = True
+) -> tuple[Pictures, str]:
     """Read and check the data, and keep its pixels for all trainings; returns them and their digest.
+
+    Whether a val that was drawn from train is trained on, `join_val` says (see `read_pictures`).
 
     Raises:
         DataError: With all problems of the data.
@@ -70,7 +75,9 @@ def take_pictures(config: StudyConfig, size: int, folder: Path, report: Reporter
 
     table, _ = read_checked(Path(config.data), "classify", resolve_target, report)
     with report.task("reading images") as task:
-        pictures = read_pictures(table, config.image_size or size, config.per_class, progress=task.update)
+        pictures = read_pictures(
+            table, config.image_size or size, config.per_class, progress=task.update, join_val=join_val
+        )
     side = pictures.train.images.shape[1]
     report.line(
         f"{len(pictures.train)} images to train on, {len(pictures.judged)} to judge by, {side}×{side}, "

@@ -21,6 +21,7 @@ from surgery.study.pictures import load_pictures
 from surgery.study.result import Curve, Result, Row
 from surgery.study.runner import Answer
 from surgery.study.spread import Spread, describe, spread
+from surgery.study.start import Start, load_start, name_start
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CheckpointTraining:
     Attributes:
         data: Digest of the pictures.
         network: Its backbone.
-        weights: What it began from, for layers that it did not change.
+        weights: What names those that it began from, for layers that it did not change.
         checkpoint: Where it had come to.
         frozen: Train the head alone.
         recipe: How.
@@ -56,7 +57,7 @@ class CheckpointTraining:
 
     data: str
     network: str
-    weights: str
+    weights: Start
     checkpoint: Checkpoint
     frozen: bool
     recipe: Recipe
@@ -120,8 +121,13 @@ def list_checkpoints(folder: Path, most: int | None = None) -> list[Checkpoint]:
 def list_trainings(
     data: str, config: dict[str, Any], points: Sequence[Checkpoint], frozen: bool, recipe: Recipe, seeds: int
 ) -> list[CheckpointTraining]:
-    """Return the trainings: each checkpoint for each seed."""
-    weights = "random" if config["strategy"] == "random" else config["weights"]
+    """Return the trainings: each checkpoint for each seed.
+
+    Raises:
+        WeightsError: If what the run began from cannot be had.
+    """
+    word = "random" if config["strategy"] == "random" else config["weights"]
+    weights, _ = name_start(config["backbone"], word)
     return [
         CheckpointTraining(data, config["backbone"], weights, point, frozen, recipe, seed)
         for seed in range(seeds)
@@ -131,15 +137,15 @@ def list_trainings(
 
 def run_checkpoint(training: CheckpointTraining, folder: Path) -> Answer:
     """Run one training (see `RunOne`)."""
-    from surgery.nets.weights import LoadedWeights, load_weights, timm_names
+    from surgery.nets.weights import LoadedWeights, timm_names
     from surgery.train.checkpoint import load_tensors
 
     pictures = load_pictures(folder.parent, training.data)
     kept = load_tensors(Path(training.checkpoint.path))
     learnt = {key.removeprefix("model/"): value for key, value in kept.items() if key.startswith("model/")}
     state = timm_names(learnt)
-    if training.weights != "random":  # a partly frozen run keeps only what learnt
-        before = load_weights(training.network, training.weights).state or {}
+    if training.weights.sha256:  # a partly frozen run keeps only what learnt
+        before = load_start(training.network, training.weights).state or {}
         state = before | state
     weights = LoadedWeights(state, {})
     model = make_network(

@@ -7,8 +7,9 @@ References:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 
 from surgery.artifact.errors import ConfigError, DataError
 from surgery.nets.assemble import Model, build_model
-from surgery.nets.weights import LoadedWeights, load_weights
+from surgery.nets.weights import LoadedWeights
 from surgery.study.fitting import Recipe, fit
 from surgery.study.pictures import Pictures, load_pictures
 from surgery.study.result import Curve, Result, Row
 from surgery.study.runner import Answer
-from surgery.study.spread import Spread, describe, spread
+from surgery.study.spread import MARGIN, Spread, describe, spread
+from surgery.study.start import Start, load_start
 
 TREATMENTS = ("head", "fresh", "kept", "fresh+")
 """Above the stage: `head`: nothing but a new head. `fresh`: new layers. `kept`: pretrained layers that learn.
@@ -33,8 +35,6 @@ SAID = {
     "fresh+": "fine-tune through {stage} with new layers above",
 }
 JUDGED_SHARE = 0.2
-MARGIN = 0.02
-"""How far a cheaper cut may lie behind the best one, beside not being distinguishable from it."""
 CACHE_GIB = 10.0
 
 
@@ -45,7 +45,7 @@ class CutTraining:
     Attributes:
         data: Digest of the pictures.
         network: The backbone.
-        weights: Where its weights come from, as `--weights` says it.
+        weights: What names its weights.
         treatment: One of `TREATMENTS`.
         through: Stages up to the cut; 0: none, so that `kept` is full fine-tuning and `fresh` no transfer.
         recipe: How it learns.
@@ -54,7 +54,7 @@ class CutTraining:
 
     data: str
     network: str
-    weights: str
+    weights: Start
     treatment: str
     through: int
     recipe: Recipe
@@ -125,7 +125,7 @@ def list_options(
 
 
 def list_trainings(
-    data: str, network: str, weights: str, options: Sequence[Option], recipe: Recipe, seeds: int
+    data: str, network: str, weights: Start, options: Sequence[Option], recipe: Recipe, seeds: int
 ) -> list[CutTraining]:
     """Return the trainings: each way to cut for each seed, the cheapest first."""
     ordered = sorted(options, key=lambda option: (option.trained, option.size))
@@ -180,15 +180,16 @@ def build_cut(training: CutTraining, classes: int, weights: LoadedWeights) -> Mo
 def run_cut(training: CutTraining, folder: Path) -> Answer:
     """Run one training (see `RunOne`); what is frozen is computed once for all trainings that share it."""
     pictures = draw_judged(load_pictures(folder.parent, training.data), training.seed)
-    weights = load_weights(training.network, training.weights)
+    weights = load_start(training.network, training.weights)
     model = build_cut(training, len(pictures.classes), weights)
     first = 0 if training.treatment == "fresh+" else training.through
-    recipe = training.recipe
-    if training.treatment != "kept":
-        recipe = replace(recipe, kept_share=1.0)  # what learns is new
     new = training.treatment in ("fresh", "fresh+")
-    cache_gib = CACHE_GIB if first else 0.0
-    fitted = fit(model, pictures, recipe, first, training.seed, folder, train_bn=new, cache_gib=cache_gib)
+    fitted = fit(
+        model, pictures, training.recipe, first, training.seed, folder,
+        train_bn=new,
+        cache_gib=CACHE_GIB if first else 0.0,
+        new_from=training.through if new else None,
+    )  # fmt: skip
     return {"accuracy": fitted.accuracy[-1], "judged": len(pictures.judged), "train": len(pictures.train)}
 
 
@@ -252,7 +253,22 @@ def summarise(options: Sequence[Option], answers: dict[CutTraining, Answer]) -> 
     return judge(options, values, one["judged"] / one["train"])
 
 
-def conclude(judged: Sequence[Judged], network: str) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Given:
+    """What all ways to cut had in common, for the command that repeats one.
+
+    Attributes:
+        network: The backbone.
+        weights: Where its weights come from, as `--weights` says it.
+        side: Of the images, pixels.
+    """
+
+    network: str
+    weights: str
+    side: int
+
+
+def conclude(judged: Sequence[Judged], given: Given) -> tuple[str, str]:
     """Return two sentences: what was found, and what it means for the next decision."""
     best, chosen = judged[0], recommend(judged)
     found = f"The best is to {best.option.name}: {best.accuracy}."
@@ -268,26 +284,31 @@ def conclude(judged: Sequence[Judged], network: str) -> tuple[str, str]:
             f"(behind by {chosen.behind}) and trains {chosen.option.trained:,} parameters instead of "
             f"{best.option.trained:,}."
         )
-    return (
-        found,
-        f"So {chosen.option.name}: surgery finetune DATA --backbone {network} {command(chosen.option)}.",
-    )
+    line = command(chosen.option, given)
+    if line:
+        return found, f"So {chosen.option.name}: {line}"
+    advice = f"So {chosen.option.name}; finetune has no options for that."
+    runnable = [each for each in judged if command(each.option, given)]
+    if not runnable:
+        return found, f"{advice} With --treat head,kept the study compares what it has options for."
+    near = recommend(runnable) if any(each.equal for each in runnable) else runnable[0]
+    return found, f"{advice} Next of what it can do, with {near.accuracy}: {command(near.option, given)}"
 
 
-def command(option: Option) -> str:
-    """Return the options of `finetune` that a way to cut comes to."""
+def command(option: Option, given: Given) -> str | None:
+    """Return the command that trains a way to cut; None where there is none."""
+    weights = "" if given.weights == "imagenet" else f" --weights {shlex.quote(given.weights)}"
+    common = f"surgery finetune DATA --name NAME --backbone {given.network} --image-size {given.side}"
     if option.treatment == "head":
-        return f"--strategy frozen --stages {option.stage}"
+        return f"{common}{weights} --strategy frozen --stages {option.stage}"
     if option.treatment == "kept" and option.through:
-        return f"--strategy partial --freeze-through {option.stage}"
+        return f"{common}{weights} --strategy partial --freeze-through {option.stage}"
     if option.treatment == "kept":
-        return "--strategy full"
-    if option.through == 0:
-        return "--strategy random"
-    return f"--strategy full, its layers above {option.stage} drawn anew"
+        return f"{common}{weights} --strategy full"
+    return f"{common} --strategy random" if option.through == 0 else None
 
 
-def report(judged: Sequence[Judged], network: str, title: str) -> Result:
+def report(judged: Sequence[Judged], given: Given, title: str) -> Result:
     """Return the study's figure, table, values and sentences."""
     chosen = recommend(judged)
     rows: list[Row] = [
@@ -319,13 +340,13 @@ def report(judged: Sequence[Judged], network: str, title: str) -> Result:
         ],
         "recommended": {
             "treatment": chosen.option.treatment, "stage": chosen.option.stage,
-            "command": command(chosen.option),
+            "command": command(chosen.option, given),
         },
     }  # fmt: skip
     return Result(
         study="cut",
         title=title,
-        sentences=conclude(judged, network),
+        sentences=conclude(judged, given),
         rows=rows,
         values=values,
         curves=curves,

@@ -78,7 +78,7 @@ def measure_modules(
         are several seeds, `criticality` is their median, `low` and `high` the extremes.
     """
     model, final = subject.model, subject.state
-    known = {"model": digest_state(final), "data": sample.digest, "epsilon": search.epsilon}
+    known = {"model": subject.digest, "data": sample.digest, "epsilon": search.epsilon}
     known |= {"start": digest_state(initial)}
     bound = set_bound(model, final, sample, search.epsilon)
     prefixes = Prefixes(model, final, sample)

@@ -67,7 +67,7 @@ class Fitted:
     loss: list[float]
 
 
-@dataclass
+@dataclass(frozen=True)
 class LastEpoch:
     """Learning from labels where the last epoch is what counts: nothing is chosen by the judged images.
 
@@ -85,27 +85,25 @@ class LastEpoch:
     inner: Supervised = field(default_factory=Supervised)
     companion: nn.Module | None = None
     tap: int | None = None
-    epoch: int = 0
 
     def learn(self, batch: Batch, update: Update) -> Losses:
         """See `Rule`."""
-        self.epoch = update.progress.epoch + 1
         return self.inner.learn(batch, update)
 
-    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int) -> Judgement:
+    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int, epoch: int) -> Judgement:
         """See `Rule`: a later epoch is always better, until enough is learnt; then none is."""
-        if not self.watches and self.epoch < self.epochs:
-            return Judgement(float(self.epoch), 0.0, {})
+        if not self.watches and epoch < self.epochs:
+            return Judgement(float(epoch), 0.0, {})
         scores, value = validate(suffix, feed, loss, max(batch_size, LOOKED))
         if not self.watches:
-            return Judgement(float(self.epoch), value, scores.scores)
+            return Judgement(float(epoch), value, scores.scores)
         share = score_train(suffix, feed, batch_size)
         if self.enough is not None and share >= self.enough:
-            return Judgement(FITTED, 0.0, scores.scores, {"train": share})
-        return Judgement(float(self.epoch), value, scores.scores, {"train": share})
+            return Judgement(ENOUGH, 0.0, scores.scores, {"train": share})
+        return Judgement(float(epoch), value, scores.scores, {"train": share})
 
 
-FITTED = 1e9
+ENOUGH = 1e9
 """Score of an epoch that has learnt enough: no later one is better, and the phase's patience ends it."""
 LOOKED = 256
 """Images at once where nothing is learnt."""
@@ -147,6 +145,7 @@ def fit(
     watches: bool = False,
     enough: float | None = None,
     cache_gib: float = 0.0,
+    new_from: int | None = None,
 ) -> Fitted:
     """Train a model from stage `first` on; the stages before it do not change.
 
@@ -163,6 +162,8 @@ def fit(
         watches: Score both sides after each epoch, not the judged images after the last one alone.
         enough: End when this share of the training images is learnt (with `watches`).
         cache_gib: Bound of the cache on disk for what is frozen; 0: none (see `MemoryFeed`).
+        new_from: First stage that is new and learns at `recipe.lr`, as the head does; None: the kept share is
+            that of all stages.
     """
     accelerator = make_accelerator(recipe.device, "fp32", trackers=())
     patience = 1 if enough is not None else None
@@ -176,6 +177,7 @@ def fit(
         seed=seed,
         keep_checkpoints="1",
         checkpoint_minutes=5.0,
+        new_from=new_from,
     )
 
     def open_feed(cut: int, scale: float) -> MemoryFeed:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surgery.study.pairs import Samples, Wish, compare_pair, find_basin
+from surgery.study.pairs import Samples, Wish, compare_pair, find_basin, same_weights
 from surgery.study.parts import Parts, plain
 from surgery.study.subject import Subject, on_device, read_start
 from surgery.train.reporting import Reporter
@@ -63,7 +63,8 @@ def compare_groups(
     Returns:
         `kinds`: a row for each kind with the number of its pairs and, as mean and deviation over them, CKA
         by stage, distance, kappa and barrier; `pairs`: each pair by itself; `basins`: of the runs from
-        pretrained and of those from random, where there are two at least.
+        pretrained and of those from random, where there are two at least; `missing`: which basins could not
+        be looked for, and why.
 
     References:
         Neyshabur, Sedghi, Zhang 2020, arXiv:2008.11687, sections 3.2 and 3.3.
@@ -75,12 +76,16 @@ def compare_groups(
             found = compare_pair(first, second, samples, plainly, parts, report, kind not in UNTRAINED)
             every.append({"kind": kind, "first": first.label, "second": second.label, **found})
     rows = [_summarise(kind, [row for row in every if row["kind"] == kind]) for kind in KINDS]
-    basins = {
-        name: find_basin(list(subjects), samples.judged, wish, parts, report)
-        for name, subjects in (("P-T", groups.pretrained), ("RI-T", groups.random))
-        if len(subjects) > 1 and wish.basin
-    }
-    return {"kinds": plain([row for row in rows if row["pairs"]]), "pairs": every, "basins": basins}
+    basins, missing = {}, {}
+    for name, subjects in (("P-T", groups.pretrained), ("RI-T", groups.random)):
+        if len(subjects) < 2 or not wish.basin:
+            continue
+        if same_weights(subjects):
+            missing[f"basin of {name}"] = "these runs have the same weights"
+        else:
+            basins[name] = find_basin(list(subjects), samples.judged, wish, parts, report)
+    kinds = plain([row for row in rows if row["pairs"]])
+    return {"kinds": kinds, "pairs": every, "basins": basins, "missing": missing}
 
 
 def _summarise(kind: str, pairs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,10 +94,10 @@ def _summarise(kind: str, pairs: list[dict[str, Any]]) -> dict[str, Any]:
         "kind": kind,
         "said": KINDS[kind],
         "pairs": len(pairs),
-        "cka": {stage: _spread([pair["cka"][stage] for pair in pairs]) for stage in stages},
-        "distance": _spread([_norm(pair["distance"]) for pair in pairs]),
-        "kappa": _spread([pair["kappa"] for pair in pairs]),
-        "barrier": _spread([pair["barrier"] for pair in pairs]),
+        "cka": {stage: _mean([pair["cka"][stage] for pair in pairs]) for stage in stages},
+        "distance": _mean([_norm(pair["distance"]) for pair in pairs]),
+        "kappa": _mean([pair["kappa"] for pair in pairs]),
+        "barrier": _mean([pair["barrier"] for pair in pairs]),
     }
 
 
@@ -101,7 +106,7 @@ def _norm(distances: dict[str, float] | None) -> float | None:
     return None if distances is None else math.sqrt(sum(value**2 for value in distances.values()))
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, float] | None:
+def _mean(values: Sequence[float | None]) -> dict[str, float] | None:
     """Return mean and deviation; None where one is missing."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):

@@ -233,9 +233,14 @@ def conclude(learnt: dict[str, Learnt], classes: int) -> tuple[str, str]:
             f"there are in {noise.fitted} of {noise.gap.n} seeds"
         )
     else:
+        learnt_by = (
+            f"the true labels in {true.fitted} of {true.gap.n} seeds and random ones in {noise.fitted}"
+            if true.fitted or noise.fitted
+            else "neither the true labels nor random ones"
+        )
         speed = (
-            "The network learns neither the true labels nor random ones in its epochs; on the mean of all of "
-            f"them its training accuracy on the true ones is ahead by {lead}"
+            f"In its epochs the network learns {learnt_by}; on the mean of all of them its training accuracy "
+            f"on the true ones is ahead by {lead}"
         )
     chance = 1 - 1 / classes
     found = (

@@ -69,7 +69,7 @@ class MemoryFeed:
 
     @property
     def parts(self) -> tuple[MemoryFeed, ...]:
-        """The feeds that it is made of: none has a cache on disk."""
+        """The feeds that it is made of, for what the loop asks of each: itself alone."""
         return (self,)
 
     def order(self, epoch: int, batch_size: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,12 @@ from surgery.study.basin import RADIUS_SHARE, probe_basin
 from surgery.study.line import walk_line
 from surgery.study.measure import measure, unit_of
 from surgery.study.mistakes import compare_mistakes
-from surgery.study.parts import Parts, digest_state, plain, watched
+from surgery.study.parts import Parts, plain, watched
 from surgery.study.sample import Sample, hold
 from surgery.study.similarity import compare_stages, measure_distances
 from surgery.study.subject import Subject, answers, read_random, same_backbone, same_network
 from surgery.train.reporting import Reporter
 
-BN = ("keep", "reestimate")
 FAR_SEED = 10_007
 """Added to the study's seed for the random start that says what is far: no run's own start."""
 
@@ -104,7 +104,7 @@ def compare_pair(
         ConfigError: If nothing can be compared.
     """
     missing = check_comparable(first, second)
-    ids = {"first": digest_state(first.state), "second": digest_state(second.state)}
+    ids = {"first": first.digest, "second": second.digest}
     inputs = ids | {"data": samples.judged.digest}
     name = f"{first.label} and {second.label}"
     found: dict[str, Any] = dict.fromkeys(
@@ -129,16 +129,44 @@ def compare_pair(
     if "line" not in missing and walk:
         found["line"] = _line(first, second, samples, wish, parts, report, inputs)
         found["barrier"] = found["line"]["barrier"]
-    if "basin" not in missing and wish.basin and ids["first"] != ids["second"]:
+    if "basin" not in missing and wish.basin and not same_weights([first, second]):
         found["basin"] = find_basin([first, second], samples.judged, wish, parts, report)
     return plain({**found, "missing": missing})  # type: ignore[no-any-return]
+
+
+def same_weights(subjects: Sequence[Subject]) -> bool:
+    """Tell whether some models of one network have the same weights, so that no basin lies between them."""
+    first, *others = (subject.state for subject in subjects)
+    names = [name for name, _ in subjects[0].model.named_parameters()]
+    return all(first[name].equal(other[name]) for other in others for name in names)
+
+
+def check_group(subjects: Sequence[Subject]) -> None:
+    """Refuse runs that cannot all be compared with each other in everything.
+
+    Raises:
+        ConfigError: With all that differ from the first, and in what.
+    """
+    wrong = []
+    for each in subjects[1:]:
+        try:
+            reasons = list(dict.fromkeys(check_comparable(subjects[0], each).values()))
+        except ConfigError as error:
+            reasons = [error.message]
+        if reasons:
+            wrong.append(f"{each.label} is not of one kind with {subjects[0].label}: {'; '.join(reasons)}")
+    if wrong:
+        raise ConfigError(
+            "\n".join(wrong),
+            "Name runs of one network on one task, with the same classes and the same input.",
+        )
 
 
 def find_basin(
     subjects: list[Subject], sample: Sample, wish: Wish, parts: Parts, report: Reporter
 ) -> dict[str, Any]:
     """Return the three conditions of a basin on the hull of some models of one network, as plain values."""
-    inputs = {"models": [digest_state(subject.state) for subject in subjects], "data": sample.digest}
+    inputs = {"models": [subject.digest for subject in subjects], "data": sample.digest}
     states = [subject.state for subject in subjects]
     with report.task(f"basin of {', '.join(subject.label for subject in subjects)}") as task:
         return parts.take(

@@ -66,10 +66,15 @@ def watched(task: Task) -> Callable[[int, int], None]:
     return show
 
 
+def studies_root() -> Path:
+    """Return the folder of all studies: $SURGERY_RUNS/studies, else ./runs/studies."""
+    return runs_root() / "studies"
+
+
 def study_folder(name: str) -> Path:
     """Return the folder of a study: $SURGERY_RUNS/studies/NAME; a colon or a slash becomes a dash."""
     plain = "".join(letter if letter.isalnum() or letter in "@._-" else "-" for letter in name)
-    return runs_root() / "studies" / plain[:200]
+    return studies_root() / plain[:200]
 
 
 def digest_state(state: State) -> str:

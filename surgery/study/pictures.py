@@ -31,7 +31,8 @@ class Side:
     Attributes:
         images: (n, h, w, 3) uint8, as the network sees them.
         labels: (n,) int64, indices into the classes.
-        names: What each image is called, for messages and seeds: the sha256 of its file.
+        names: What each image is called, for seeds and caches: the sha256 of its pixels, so that one digest
+            has one set of names.
     """
 
     images: Pixels
@@ -91,11 +92,12 @@ def read_pictures(
     per_class: int | None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    join_val: bool = True,
 ) -> Pictures:
     """Read the images of a table into memory, cut and scaled as the service would.
 
-    Where the data has a test side, scores are taken on it, and a val that was drawn from train goes back:
-    a study chooses nothing by the images that it is judged on.
+    Where the data has a test side, scores are taken on it, and a val that was drawn from train goes back,
+    unless `join_val` is off: a study chooses nothing by the images that it is judged on.
 
     Args:
         table: Of one label an image.
@@ -103,6 +105,8 @@ def read_pictures(
         per_class: Images of a class on each side at most, the first by their digest; None: all.
         workers: Threads that read.
         progress: Called with (images read, images in all).
+        join_val: Whether such a val may be trained on; off where what the study recommends is to be judged
+            by it afterwards.
 
     Raises:
         ConfigError: If the labels are masks or several an image, or the images do not fit into memory.
@@ -114,7 +118,8 @@ def read_pictures(
             "Give folders of classes, or a CSV with one label an image.",
         )
     held = "test" if table.of("test") else "val"
-    learnt = ("train", "val") if held == "test" and table.split_rule != "given" else ("train",)
+    joined = join_val and held == "test" and table.split_rule != "given"
+    learnt = ("train", "val") if joined else ("train",)
     sides = [
         _bounded(table, [item for item in table.items if item.split in splits], per_class)
         for splits in (learnt, (held,))
@@ -135,8 +140,13 @@ def read_pictures(
             if progress:
                 progress(done, total)
         labels = np.array([item.label for item in items], np.int64)
-        found.append(Side(images, labels, tuple(table.content_hash(item) for item in items)))
+        found.append(Side(images, labels, name_images(images)))
     return Pictures(table.classes, *found)
+
+
+def name_images(images: Pixels) -> tuple[str, ...]:
+    """Return the sha256 of the pixels of each image, (n, h, w, 3)."""
+    return tuple(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images)
 
 
 def _bounded(table: Table, items: list[Item], per_class: int | None) -> list[Item]:

@@ -15,7 +15,6 @@ from typing import Any
 from surgery.study.spread import Spread
 
 Row = dict[str, Any]
-FILES = ("study.json", "table.csv", "table.txt", "figure.png", "figure.svg", "study.md")
 
 
 @dataclass(frozen=True)

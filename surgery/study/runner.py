@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -15,11 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from surgery.artifact.disk import lock
 from surgery.artifact.errors import ConfigError
+from surgery.study.parts import write_file
 from surgery.train.interrupt import raise_if_requested, stop_requested
 from surgery.train.reporting import Reporter
-from surgery.train.run import runs_root
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -49,11 +49,6 @@ class RunOne(Protocol[Given]):
             folder: Where checkpoints may lie meanwhile; it is removed afterwards. Its parent is the
                 study's folder, which all processes share.
         """
-
-
-def studies_root() -> Path:
-    """Return the folder of all studies: $SURGERY_RUNS/studies, else ./runs/studies."""
-    return runs_root() / "studies"
 
 
 def key_of(training: DataclassInstance) -> str:
@@ -127,32 +122,41 @@ def answer_one(training: Key, run_one: RunOne[Key], folder: Path, threads: int |
 
     name = key_of(training)
     room, before = folder / f"{name}.run", torch.get_num_threads()
-    room.mkdir(parents=True, exist_ok=True)
-    descriptor = lock(room)  # another study may be at the same training: then its answer is waited for
-    try:
+    with _alone(training, folder):
         if find_answer(training, folder) is not None:
             return name
-        if threads:
-            torch.set_num_threads(threads)
-        started = time.monotonic()
-        answer = run_one(training, room)
-        values = {"training": dataclasses.asdict(training), "seconds": time.monotonic() - started}
-        write_json(folder / f"{name}.json", values | {"answer": answer})
-        shutil.rmtree(room, ignore_errors=True)
-    finally:
-        torch.set_num_threads(before)
-        os.close(descriptor)
+        room.mkdir(exist_ok=True)
+        try:
+            if threads:
+                torch.set_num_threads(threads)
+            started = time.monotonic()
+            answer = run_one(training, room)
+            values = {"training": dataclasses.asdict(training), "seconds": time.monotonic() - started}
+            write_file(folder / f"{name}.json", json.dumps(values | {"answer": answer}) + "\n")
+        finally:
+            torch.set_num_threads(before)
     return name
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write plain values aside and rename the file."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+@contextmanager
+def _alone(training: DataclassInstance, folder: Path) -> Iterator[None]:
+    """Keep other studies from a training meanwhile: they wait for its answer.
+
+    What a training needs while it runs goes with the lock once there is an answer: whoever had waited for
+    the file that is removed, or makes another one, finds the answer.
+    """
+    name = key_of(training)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        aside.write_text(json.dumps(values) + "\n", "utf-8")
-        aside.replace(path)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        aside.unlink(missing_ok=True)
+        if find_answer(training, folder) is not None:
+            shutil.rmtree(folder / f"{name}.run", ignore_errors=True)
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _run_here(

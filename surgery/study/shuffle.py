@@ -16,6 +16,7 @@ from surgery.study.pictures import load_pictures
 from surgery.study.result import Curve, Result, Row
 from surgery.study.runner import Answer
 from surgery.study.spread import Spread, describe, spread
+from surgery.study.start import Start, load_start
 
 STARTS = ("pretrained", "random")
 
@@ -27,7 +28,7 @@ class ShuffleTraining:
     Attributes:
         data: Digest of the pictures.
         network: The backbone.
-        weights: Where the pretrained start comes from, as `--weights` says it.
+        weights: What names those of the pretrained start.
         start: One of `STARTS`.
         block: Side of a block, pixels; the side of the image leaves images whole.
         each: One permutation for each image, else one for all.
@@ -37,7 +38,7 @@ class ShuffleTraining:
 
     data: str
     network: str
-    weights: str
+    weights: Start
     start: str
     block: int
     each: bool
@@ -46,7 +47,7 @@ class ShuffleTraining:
 
 
 def list_trainings(
-    data: str, network: str, weights: str, blocks: Sequence[int], each: bool, recipe: Recipe, seeds: int
+    data: str, network: str, weights: Start, blocks: Sequence[int], each: bool, recipe: Recipe, seeds: int
 ) -> list[ShuffleTraining]:
     """Return the trainings: both starts for each size of a block and each seed."""
     return [
@@ -59,12 +60,10 @@ def list_trainings(
 
 def run_shuffle(training: ShuffleTraining, folder: Path) -> Answer:
     """Run one training (see `RunOne`): all layers learn, from either start."""
-    from surgery.nets.weights import load_weights
-
     pictures = load_pictures(folder.parent, training.data)
     pictures = shuffle_blocks(pictures, training.block, training.each, training.seed)
     kept = training.start == "pretrained"
-    weights = load_weights(training.network, training.weights) if kept else None
+    weights = load_start(training.network, training.weights) if kept else None
     model = make_network(
         training.network, len(pictures.classes), training.recipe.dropout, weights, training.seed
     )

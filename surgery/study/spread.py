@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
+MARGIN = 0.02
+"""A loss of accuracy up to which a cheaper way may count as equal, beside not being seen to lose any."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class Spread:
         if self.half is None or self.low <= 0 <= self.high:
             return "open"
         return "above" if self.mean > 0 else "below"
+
+    @property
+    def loss(self) -> str:
+        """Read as an accuracy that is lost: `some`; `none` worth speaking of; `open` without evidence."""
+        if self.verdict == "above":
+            return "some"
+        return "none" if self.half is not None and self.mean <= MARGIN else "open"
 
     def __str__(self) -> str:
         return f"{self.mean:.3f}" if self.half is None else f"{self.mean:.3f} ± {self.half:.3f}"

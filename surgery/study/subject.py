@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from surgery.nets.assemble import Model, build_model
 from surgery.nets.restore import initial_model, restore_model
 from surgery.nets.weights import LoadedWeights
 from surgery.study.modules import State, copy_state
+from surgery.study.parts import digest_state
 from surgery.train.checkpoint import load_checkpoint
 from surgery.train.run import RUN_FILE, runs_root
 
@@ -40,6 +42,11 @@ class Subject:
     @property
     def manifest(self) -> Manifest:
         return self.stored.manifest
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its weights: others get other results."""
+        return digest_state(self.state)
 
 
 def read_subject(text: str) -> Subject:

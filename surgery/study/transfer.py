@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -241,32 +242,41 @@ def summarise(answers: dict[TransferTraining, Answer], layers: Sequence[int]) ->
 
 def conclude(curves: Curves) -> tuple[str, str]:
     """Return two sentences: what was found, and what it means for the next decision."""
-    cheap = [n for n, lost in zip(curves.layers, curves.total, strict=True) if lost.verdict != "above"]
-    upto = max((n for n in cheap if all(m in cheap for m in curves.layers if m <= n)), default=0)
-    last = curves.total[-1]
-    kept = (
-        f"Up to layer {upto} the other half's layers, copied and frozen, lose nothing that can be told"
-        if upto
-        else "Already the first layers of the other half, copied and frozen, lose accuracy"
-    )
+    safe = list(takewhile(lambda k: curves.total[k].loss == "none", range(len(curves.layers))))
+    upto = curves.layers[safe[-1]] if safe else 0
+    last, known = curves.total[-1], upto or curves.total[0].loss == "some"
+    if upto:
+        kept = f"Up to layer {upto} the other half's layers, copied and frozen, lose nothing that can be told"
+    elif known:
+        kept = "Already the first layers of the other half, copied and frozen, lose accuracy"
+    else:
+        kept = "Whether the first layers of the other half, copied and frozen, lose accuracy cannot be told"
     found = (
         f"{kept} (the base has {curves.base}); at layer {curves.layers[-1]} they lose {last}: "
         f"{curves.adaptation[-1]} since layers that were learnt together are parted, and "
         f"{curves.specificity[-1]} since they were learnt for other classes."
     )
-    tuned = curves.tuned[-1]
-    gains = {
-        "above": "beats training from scratch",
-        "below": "is behind training from scratch",
-        "open": "cannot be told from training from scratch",
-    }[tuned.verdict]
     where = f"Freeze up to layer {upto} and train the rest" if upto else "Freeze no layer"
-    start = {"above": "the better start", "below": "no help here", "open": "a safe start, no more"}
-    advice = (
-        f"{where}; copying all layers and fine-tuning them {gains} ({tuned.mean:+.3f}), so it is "
-        f"{start[tuned.verdict]}."
+    if not known:
+        where = "Take more --seeds before a layer is frozen"
+    return found, f"{where}; copying all layers and fine-tuning them {_judge_tuned(curves.tuned[-1])}."
+
+
+def _judge_tuned(tuned: Spread) -> str:
+    """Say what fine-tuning from a copy gains over training from scratch; `tuned` is what it gains."""
+    lost = Spread(-tuned.mean, tuned.half, tuned.n)
+    if tuned.verdict == "above":
+        return f"beats training from scratch ({tuned.mean:+.3f}), so it is the better start"
+    if lost.loss == "some":
+        return f"is behind training from scratch ({tuned.mean:+.3f}), so it is no help here"
+    if lost.loss == "none":
+        return (
+            f"cannot be told from training from scratch ({tuned.mean:+.3f}), so it is a safe start, no more"
+        )
+    return (
+        f"gave {tuned.mean:+.3f} against training from scratch, and whether it helps or harms cannot be told "
+        "from these seeds"
     )
-    return found, advice
 
 
 def compare_signs(curves: Curves) -> list[dict[str, str]]:

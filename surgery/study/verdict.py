@@ -131,7 +131,7 @@ def _list(names: list[str], most: int = 6) -> str:
 
 
 def judge_groups(found: dict[str, Any]) -> list[str]:
-    """Return two sentences about runs from pretrained and from random starts."""
+    """Return two sentences about runs from pretrained and from random starts, and what was not measured."""
     rows = {row["kind"]: row for row in found["kinds"]}
     said = []
     kept, fresh = rows.get("P-T, P-T"), rows.get("RI-T, RI-T")
@@ -164,4 +164,6 @@ def judge_groups(found: dict[str, Any]) -> list[str]:
                 else "No stage of the runs from pretrained is more alike than that of the runs from random: "
                 "nothing shows that features are reused."
             )
-    return said or ["Give two runs from pretrained and two from random, or more, to tell them apart."]
+    if not said:
+        said = ["Give two runs from pretrained and two from random, or more, to tell them apart."]
+    return said + [f"Not measured: the {name}, since {why}." for name, why in found["missing"].items()]

@@ -114,8 +114,9 @@ class Loop:
         feed = self.open_feed(phase.first, scale)
         options = self.options
         optimizer = make_optimizer(
-            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay, options.momentum
-        )
+            self.model, phase, options.weight_decay, options.optimizer, options.layer_decay, options.momentum,
+            options.new_from,
+        )  # fmt: skip
         torch.manual_seed(options.seed * 1000 + progress.phase)
         if progress.phase > 0 and not newest:
             self._restore_best(progress)
@@ -234,7 +235,8 @@ class Loop:
     def _judge(self, progress: Progress, state: _PhaseState, means: Losses | None) -> None:
         """Judge the model, and keep its weights if it is the best so far; `means` are those of the epoch."""
         state.suffix.eval()
-        found = self.rule.judge(state.suffix, state.feed, self.loss, self.options.batch_size)
+        size = self.options.batch_size
+        found = self.rule.judge(state.suffix, state.feed, self.loss, size, progress.epoch)
         found = self.team.share(found)  # devices may differ in the last bit, decisions may not
         first = progress.best is None or (progress.best_epoch == 0 and not self.options.start_counts)
         better = first or (found.main, -found.loss) > (progress.best or 0.0, -progress.best_loss)

@@ -22,6 +22,7 @@ def make_optimizer(
     name: str = "adamw",
     layer_decay: float = 1.0,
     momentum: float = 0.9,
+    new_from: int | None = None,
 ) -> torch.optim.Optimizer:
     """Return an optimizer over what a phase trains; biases, norms and scalars are not decayed.
 
@@ -33,6 +34,7 @@ def make_optimizer(
         layer_decay: The backbone's last stage learns at the phase's rate, each one before it at this share
             of the next one's.
         momentum: Share of the mean gradient that stays at each step.
+        new_from: Stages from this one on are new, and learn at the rate of the head; None: none are.
 
     References:
         Loshchilov & Hutter 2019, arXiv:1711.05101 (AdamW); Howard & Ruder 2018, arXiv:1801.06146, section
@@ -42,8 +44,10 @@ def make_optimizer(
     modules: list[tuple[nn.Module, float]] = [(model.head, phase.lr)]
     if hasattr(model, COMPANION):
         modules.append((getattr(model, COMPANION), phase.lr))
+    begin = len(stages) if new_from is None else new_from
     modules += [
-        (stage, phase.backbone_lr * layer_decay ** (len(stages) - 1 - k)) for k, stage in enumerate(stages)
+        (stage, phase.lr if k >= begin else phase.backbone_lr * layer_decay ** (len(stages) - 1 - k))
+        for k, stage in enumerate(stages)
     ]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module, lr in modules:

@@ -25,6 +25,7 @@ class Options:
         accumulate: Batches whose gradients are added up for one step.
         ema: Decay of the moving average of the weights, which is then what is scored and kept; 0 for none.
         start_counts: Whether the weights before training are kept where no epoch is better.
+        new_from: Stages from this one on are new and learn at the rate of the head; None: none are.
     """
 
     batch_size: int
@@ -41,6 +42,7 @@ class Options:
     accumulate: int = 1
     ema: float = 0.0
     start_counts: bool = True
+    new_from: int | None = None
 
 
 @dataclass(frozen=True)

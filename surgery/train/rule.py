@@ -117,5 +117,5 @@ class Rule(Protocol):
     def learn(self, batch: Any, update: Update) -> Losses:
         """Learn from one batch, by one call of `update.descend` or several."""
 
-    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int) -> Judgement:
-        """Judge the model as it is, in inference mode."""
+    def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int, epoch: int) -> Judgement:
+        """Judge the model as it is, in inference mode; `epoch` of them are done, over all sittings."""

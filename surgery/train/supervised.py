@@ -40,7 +40,7 @@ class Supervised:
             loss = update.loss(update.suffix(batch.inputs, batch.size), batch.targets)
         return {"loss": update.descend(loss)}
 
-    def judge(self, suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> Judgement:
+    def judge(self, suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int, epoch: int) -> Judgement:
         """See `Rule`: the best epoch has the highest main score on val."""
         scores, value = validate(suffix, feed, loss, batch_size)
         return Judgement(scores.main, value, scores.scores)

@@ -24,6 +24,7 @@ from surgery.study.checkpoints import (
 )
 from surgery.study.fitting import Recipe
 from surgery.study.pictures import save_pictures
+from surgery.study.start import Start
 from surgery.train.checkpoint import Progress, save_checkpoint
 
 
@@ -81,7 +82,7 @@ def test_a_training_starts_from_the_checkpoint(pictures, tmp_path):
 def made_up(targets):
     points = [Checkpoint(f"{k}", f"{k}", k, k / 10) for k in range(len(targets))]
     return {
-        CheckpointTraining("", "n", "random", point, False, Recipe(1), seed): {
+        CheckpointTraining("", "n", Start("random", ""), point, False, Recipe(1), seed): {
             "accuracy": target + seed / 1000
         }
         for point, target in zip(points, targets, strict=True)

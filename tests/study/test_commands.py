@@ -177,6 +177,54 @@ def test_runs_by_their_starts_make_a_table_of_kinds(stripes: Path, capsys: Any) 
     assert len(found["said"]) == 2
 
 
+def test_weights_are_digested_once_for_each_model(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        store_version(stripes, moved_by=k)
+    digested: list[Any] = []
+    monkeypatch.setattr(
+        "surgery.study.subject.digest_state",
+        lambda state: digested.append(state) or parts.digest_state(state),
+    )
+    words = ("--pretrained", "tiny@1", "tiny@2", "tiny@3", "tiny@4", "--points", 3, "--basin", 1)
+    assert ask(capsys, "study", "compare", *words)[0] == 0
+    assert len(digested) == 8  # four runs and what each began with
+
+
+def test_members_of_another_kind_are_refused_before_anything_is_computed(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, other = draw_stripes(tmp_path / "stripes"), draw_stripes(tmp_path / "others")
+    for split in ("train", "val"):
+        (other / split / "lying").rename(other / split / "upright")
+    store_version(data, "first")
+    store_version(data, "same", moved_by=1)
+    store_version(other, "second")
+    store_version(draw_boxes(tmp_path / "boxes"), "masks")
+    monkeypatch.setattr("surgery.recipes.study_compare.read_data", lambda *given: pytest.fail("it went on"))
+    words = ("--pretrained", "first", "same", "--random", "second", "masks")
+    code, answer, _ = ask(capsys, "study", "compare", *words)
+    assert (code, answer["error"]["code"]) == (2, ConfigError.code)
+    lines = answer["error"]["message"].splitlines()
+    assert [line.split()[0] for line in lines] == ["second@1", "masks@1"]
+    assert "other classes" in lines[0]
+    assert "same@1" not in answer["error"]["message"]
+
+
+def test_runs_with_the_same_weights_have_no_basin_and_the_rest_is_told(stripes: Path, capsys: Any) -> None:
+    for _ in range(2):
+        store_version(stripes, "kept")
+    for k in range(2):
+        store_version(stripes, "fresh", seed=10 + k, moved_by=k)
+    words = ("--pretrained", "kept@1", "kept@2", "--random", "fresh@1", "fresh@2")
+    code, found, said = ask(capsys, "study", "compare", *words, "--points", 3, "--basin", 1)
+    assert code == 0
+    assert set(found["basins"]) == {"RI-T"}
+    assert found["missing"] == {"basin of P-T": "these runs have the same weights"}
+    assert "Not measured: the basin of P-T" in said.replace("\n", " ")
+
+
 def test_criticality_of_every_module_is_told(stripes: Path, capsys: Any) -> None:
     store_version(stripes, first=3, scale=1.0)
     code, found, _ = ask(capsys, "study", "criticality", "tiny", "--draws", 1, "--seeds", 2)

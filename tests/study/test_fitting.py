@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from surgery.artifact.errors import ConfigError
 from surgery.data.readers import read_table
@@ -60,6 +61,20 @@ def test_a_killed_training_ends_as_one_that_was_not(pictures, tmp_path, monkeypa
     assert fit(again, pictures, recipe, 2, 0, tmp_path / "b", watches=True) == fitted
     for key, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("enough", [None, 0.9])
+def test_a_training_that_was_stopped_at_its_last_step_is_judged(pictures, tmp_path, monkeypatch, enough):
+    recipe, watches = Recipe(2, 8), enough is not None
+    fitted = fit(network(), pictures, recipe, 0, 0, tmp_path / "a", watches=watches, enough=enough)
+    steps = iter(range(1000))
+    monkeypatch.setattr(rule, "stop_requested", lambda: next(steps) == 2 * 6 - 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), pictures, recipe, 0, 0, tmp_path / "b", watches=watches, enough=enough)
+    monkeypatch.undo()
+    again = network()
+    assert fit(again, pictures, recipe, 0, 0, tmp_path / "b", watches=watches, enough=enough) == fitted
+    assert len(fitted.accuracy) == (3 if watches else 1)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 7])
@@ -146,7 +161,32 @@ def test_a_folder_is_read_whole_and_bounded_alike(colours, pictures):
     few = read_pictures(table, 16, 3)
     assert few.train.images.shape == (12, 16, 16, 3)
     assert np.bincount(few.train.labels).tolist() == [3] * 4
-    assert set(few.train.names) <= set(found.train.names)
+    assert set(few.train.names) <= set(read_pictures(table, 16, None).train.names)
+
+
+def test_the_same_pixels_in_other_files_have_the_same_digest_and_names(colours, tmp_path):
+    other = tmp_path / "other"
+    for path in colours.rglob("*.png"):
+        copy = (other / path.relative_to(colours)).with_suffix(".bmp")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copy)
+    first, second = (read_pictures(read_table(root), 32, None) for root in (colours, other))
+    assert sorted(first.train.names) == sorted(second.train.names)
+    named = [
+        dict(zip(each.train.names, map(bytes, each.train.images), strict=True)) for each in (first, second)
+    ]
+    assert named[0] == named[1]
+
+
+def test_a_val_drawn_from_train_is_trained_on_only_where_it_may_be(colours):
+    (colours / "val").rename(colours / "test")
+    table = read_table(colours)
+    assert table.split_rule != "given"
+    drawn = {table.content_hash(item) for item in table.items if item.split == "val"}
+    joined, apart = read_pictures(table, 32, None), read_pictures(table, 32, None, join_val=False)
+    assert len(joined.train) == 48
+    assert len(apart.train) == 48 - len(drawn) < 48
+    assert len(joined.judged) == len(apart.judged) == 24
 
 
 def test_more_than_memory_should_hold_is_refused_with_what_fits(colours, monkeypatch):

@@ -63,6 +63,20 @@ def test_what_is_not_learnt_has_no_epochs_and_no_complexity():
     assert "in 0 of 3 seeds" in conclude(learnt, 10)[0]
 
 
+def test_seeds_that_fit_are_counted_where_not_all_do():
+    answers = made_up(noise=None)
+    slow = made_up(true=None, noise=None)
+    for each in answers:
+        if each.seed == 2:
+            answers[each] = slow[each]
+    found, _ = conclude(summarise(answers), 10)
+    assert "the true labels in 2 of 3 seeds and random ones in 0" in found
+    assert "neither" not in found
+    assert "neither the true labels nor random ones" in conclude(summarise(slow), 10)[0]
+    odd = made_up(true=None)
+    assert "the true labels in 0 of 3 seeds and random ones in 3" in conclude(summarise(odd), 10)[0]
+
+
 def test_each_condition_changes_what_it_says_and_no_judged_label(pictures):
     by_name = {each.name: each for each in (*CONDITIONS, *REGULARISED)}
     random = prepare(pictures, by_name["random labels"], 0)

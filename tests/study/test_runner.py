@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,6 +95,41 @@ def test_a_training_that_another_study_has_ended_meanwhile_is_not_run_again(tmp_
     names = {answer_one(SQUARES[0], square, tmp_path) for _ in range(2)}
     assert names == {key_of(SQUARES[0])}
     assert ran(tmp_path) == [1]
+
+
+def test_two_studies_at_the_same_training_run_it_once_and_leave_the_answer_alone(tmp_path):
+    begun, go_on, study = threading.Event(), threading.Event(), tmp_path / "study"
+
+    def wait(training: Square, folder: Path) -> dict[str, int]:
+        begun.set()
+        assert go_on.wait(20)
+        assert folder.is_dir()
+        return square(training, folder)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(answer_one, SQUARES[0], wait, study)
+        assert begun.wait(20)
+        others = [pool.submit(answer_one, SQUARES[0], square, study) for _ in range(2)]
+        go_on.set()
+        assert {each.result(20) for each in (first, *others)} == {key_of(SQUARES[0])}
+    assert ran(study) == [1]
+    assert {path.name for path in study.iterdir()} == {f"{key_of(SQUARES[0])}.json", "ran.txt"}
+
+
+def test_a_stopped_training_keeps_its_checkpoints_and_a_room_beside_an_answer_goes(tmp_path):
+    def stop(training: Square, folder: Path) -> dict[str, int]:
+        (folder / "checkpoint").touch()
+        raise KeyboardInterrupt
+
+    room = tmp_path / f"{key_of(SQUARES[0])}.run"
+    with pytest.raises(KeyboardInterrupt):
+        answer_one(SQUARES[0], stop, tmp_path)
+    assert (room / "checkpoint").exists()
+    answer_one(SQUARES[0], square, tmp_path)
+    assert not room.exists()
+    room.mkdir()  # as a kill between the answer and the removal leaves it
+    answer_one(SQUARES[0], stop, tmp_path)
+    assert not room.exists()
 
 
 def test_every_input_counts_for_the_key(monkeypatch):

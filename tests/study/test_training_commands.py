@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from surgery.cli import main
-from surgery.study.result import FILES, Curve, Result, to_csv, to_text, write_result
+from surgery.study.result import Curve, Result, to_csv, to_text, write_result
 from surgery.study.spread import Spread
+
+FILES = ("study.json", "table.csv", "table.txt", "figure.png", "figure.svg", "study.md")
 
 
 def ask(capsys, *arguments: object) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -142,6 +144,32 @@ def test_layers_that_lose_nothing_are_general():
     flat = curves.__class__(**{**vars(curves), "total": [type(curves.base)(0.0, 0.01, 3)] * 3})
     assert "Up to layer 7" in conclude(flat)[0]
     assert compare_signs(curves)[0]["agrees"] == "open"
+
+
+def test_one_seed_tells_nothing():
+    found, advice = conclude(made_up(drop=0.38, seeds=1)[0])
+    assert "cannot be told" in found
+    assert "Take more --seeds" in advice
+    assert "safe" not in advice
+    assert "helps or harms cannot be told" in advice
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "said", "start"),
+    [
+        (0.01, 0.02, "Up to layer 7", "a safe start"),
+        (0.10, 0.20, "cannot be told", "helps or harms cannot be told"),
+        (0.01, None, "cannot be told", "helps or harms cannot be told"),
+        (0.10, 0.05, "lose accuracy", "no help here"),
+    ],
+)
+def test_safe_is_what_was_seen_to_lose_little(mean, half, said, start):
+    curves, _ = made_up()
+    lost, gained = type(curves.base)(mean, half, 3), type(curves.base)(-mean, half, 3)
+    found, advice = conclude(replace(curves, total=[lost] * 3, tuned=[gained] * 3))
+    assert said in found
+    assert start in advice
+    assert ("Freeze up to layer 7" in advice) == (said == "Up to layer 7")
 
 
 def test_halves_are_halves_and_follow_the_seed():
