@@ -5,11 +5,11 @@
     python -m bench.adapt cars
 
 Every command that has ended is kept with its answer in bench/out/adapt, store and runs too, as long as the
-program stays as it is: a benchmark that was stopped goes on where it was, and one of more seeds or methods
-runs what is new. The labels of the target's test images are scored (`--labels`), and no command chooses by
-them. In the table: mean, deviation, the worst seed on the test images of the target; their score at the best
-epoch, which nobody can know without labels; and the regret of the epoch that was chosen. `choices` is what
-each criterion would have chosen among all methods and epochs.
+program and the recipe stay as they are: a benchmark that was stopped goes on where it was, and one of more
+seeds or methods runs what is new. The labels of the target's test images are scored (`--labels`), and no
+command chooses by them. In the table: mean, deviation, the worst seed on the test images of the target; their
+score at the best epoch, which nobody can know without labels; and the regret of the epoch that was chosen.
+`choices` is what each criterion would have chosen among all methods and epochs.
 """
 
 from __future__ import annotations
@@ -189,7 +189,8 @@ def choose(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def ask(*words: object) -> dict[str, Any]:
     """Run a command of the program, or return the answer that it gave when it ran before."""
-    asked = json.dumps([code_digest(), *map(str, words)])
+    recipes = [word.read_text("utf-8") for word in words if isinstance(word, Path) and word.suffix == ".yaml"]
+    asked = json.dumps([code_digest(), *recipes, *map(str, words)])
     key = hashlib.sha256(asked.encode()).hexdigest()[:16]
     kept = PLACE / "answers" / f"{key}.json"
     if kept.exists():

@@ -99,7 +99,7 @@ class Spool:
 
     def _work(self) -> None:
         for name in disk.list_entries(self.root):
-            with suppress(SurgeryError):  # such as lost+found, which names no model
+            with suppress(OSError, SurgeryError):  # such as lost+found, which names no model
                 sizes = _sizes(list_spooled(spool_folder(self.root, name)))
                 self._metrics.spool_holds(name, len(sizes), sum(sizes.values()))
         while True:

@@ -185,7 +185,7 @@ def adapt(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("recipe", "resume", "promote", "as_json"):
         given.pop(key, None)
-    from surgery.config import AdaptConfig, build_config, load_recipe
+    from surgery.config import AdaptConfig, build_config, load_recipe, merge
 
     for key, field in (("method", "methods"), ("at", "tap")):
         if key in given:
@@ -193,7 +193,7 @@ def adapt(
     for key in ("methods", "trackers"):
         if key in given:
             given[key] = [part for text in given[key] for part in text.split(",") if part]
-    values = (load_recipe(recipe) if recipe else {}) | given
+    values = merge(load_recipe(recipe) if recipe else {}, given)
     if "model" in values:
         values.setdefault("name", values["model"].split("@")[0])
     if values.get("target_spool"):

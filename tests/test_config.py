@@ -163,3 +163,16 @@ def test_an_adaptations_recipe_comes_back_and_its_mistakes_come_together(tmp_pat
         build_config(AdaptConfig, wrong, "recipe.yaml", "")
     for part in ("'dan' is not one of", "--choose-by 'luck'", "--target", "--confidence 2.0", "--views -1"):
         assert part in caught.value.message
+
+
+def test_an_adaptation_takes_what_the_command_says_over_its_recipe():
+    recipe = {
+        "model": "m", "target": ["t"], "name": "n", "augment": "custom", "pipeline": [{"Blur": {}}],
+    }  # fmt: skip
+    config = build_config(AdaptConfig, merge(recipe, {"augment": "none"}), "the command", "")
+    assert (config.augment, config.pipeline) == ("none", None)
+
+
+def test_a_teacher_is_an_average_of_something():
+    with pytest.raises(ConfigError, match="--ema 0"):
+        AdaptConfig("m", ("t",), "n", ema=0.0)

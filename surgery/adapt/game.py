@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.adapt.pairs import Pair
 from surgery.adapt.seen import Seen, see
@@ -57,7 +58,10 @@ class Game:
         return [p for p in self._model.backbone.parameters() if p.requires_grad]
 
     def see(self, batch: Batch) -> Seen:
-        """Run the network on a batch."""
+        """Run the network on a batch. Batch norm that learns does not where one image would be all it has."""
+        for norm in self._model.head.modules():
+            if isinstance(norm, _BatchNorm):
+                norm.train(len(batch.items) > 1)
         return see(self.update.suffix, batch, self.output)
 
     def ask_teacher(self, batch: Batch) -> Tensor:
@@ -65,18 +69,23 @@ class Game:
         assert self.update.average is not None
         suffix, model = self.update.suffix, self._model
         held = {f"model.{key}": tensor for key, tensor in self.update.average.tensors.items()}
-        learning = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             with torch.no_grad():
                 logits, _ = functional_call(suffix, held, (batch.inputs, batch.size), strict=False)
         finally:
-            model.train(learning)
+            for module, learning in modes:
+                module.training = learning
         return cast(Tensor, logits)
 
     def task_loss(self, seen: Seen, pair: Pair) -> Tensor:
         """Return the loss of the source's answers against its labels."""
         return self.update.loss(seen.logits, pair.targets)
+
+    def stay(self) -> None:
+        """End a step that moves nothing."""
+        self.update.stay()
 
     def descend(self, loss: Tensor) -> float:
         """Move all that learns down a loss; return the loss."""

@@ -29,19 +29,21 @@ class PairedFeed:
     """Where the pairs of a run come from. An epoch is one pass over the source.
 
     The target goes on where the last epoch left it and begins again, in another order, when it is
-    through: both may be of any size.
+    through: both may be of any size. Where the target is only measured an epoch is one pass over it.
 
     Args:
         source: Labelled images for training and validation.
         target: Images without labels, in train; those that criteria are measured on, in val.
         labelled: Images of the target with labels, in val, that nothing is chosen by.
         teaches: Whether each batch of the target comes a second time, plain.
+        measures: Whether nothing is learnt from the source.
     """
 
     source: Feed
     target: Feed
     labelled: Feed | None
     teaches: bool
+    measures: bool = False
 
     @property
     def parts(self) -> tuple[Feed, ...]:
@@ -59,11 +61,15 @@ class PairedFeed:
         return self.source.targets
 
     def order(self, epoch: int, batch_size: int) -> list[list[int]]:
-        """Return the source's images of each step of an epoch, as indices."""
-        return self.source.order(epoch, batch_size)
+        """Return the images of each step of an epoch, as indices: the source's, or the target's."""
+        return (self.target if self.measures else self.source).order(epoch, batch_size)
 
     def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Pair]:
         """Yield the pairs of an epoch from step `start` on; each half has up to `batch_size` images."""
+        if self.measures:
+            for batch in self.target.epoch(epoch, batch_size, start):
+                yield Pair(**vars(batch), target=batch)
+            return
         steps = len(self.order(epoch, batch_size))
         first, count = epoch * steps + start, steps - start
         target = self._follow(first, count, batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ _GAUSSIAN = ("mean", "axes", "weights", "remainder")
 _CALIBRATION, _REFERENCE = "calibration.", "reference."
 _FAR_TARGETS, _KEPT_TARGETS = "calibration_target.", "reference_target."
 LEAST_OF_A_KIND = 10
-"""Images held out of one domain from which they say by themselves what is usual there."""
+"""Images held out of one domain from which a test of drift compares with them alone."""
+LEAST_USUAL = 20
+"""Images held out of one domain from which they say alone what is usual there: with fewer no image would be
+novel at 0.05."""
 _DAMAGED = "Restore the version from a copy, or remove it (`surgery models remove NAME VERSION`)."
 
 
@@ -98,6 +102,13 @@ class HeldOut:
     reference_target: NDArray[np.bool_] | None = None
     """The same of each embedding."""
 
+    @cached_property
+    def usual(self) -> list[NDArray[np.float64]]:
+        """The distances, rising, of all images and, of two domains, of each by itself."""
+        far = self.calibration_target
+        sides = [] if far is None else [~far, far]
+        return [self.calibration, *(self.calibration[each] for each in sides if each.sum() >= LEAST_USUAL)]
+
     def kinds(self) -> dict[str, tuple[NDArray[np.float64], Floats]]:
         """Return distances and embeddings of all images and, of two domains, of each by itself."""
         found = {"training images": (self.calibration, self.reference)}
@@ -122,7 +133,8 @@ class Gauge:
 
         It is the conformal p-value: at most a share p of such images has a novelty of p or less, whatever
         their distribution is, as long as the images held out are drawn like them and none of both was learnt
-        from. Small is novel.
+        from. Small is novel. Of an adapted version it is that of the domain in which the image is more usual,
+        which keeps the share in either of them.
 
         Args:
             embedding: Of the image, shape (d,).
@@ -135,9 +147,13 @@ class Gauge:
             arXiv:2104.08279, section 2.1.
         """
         distance = self.gaussian.distances(embedding[None])[0]
-        known = self.held_out.calibration
-        as_far = len(known) - int(np.searchsorted(known, distance, "left"))
-        return (1 + as_far) / (len(known) + 1)
+        return max(_tail(known, distance) for known in self.held_out.usual)
+
+
+def _tail(known: NDArray[np.float64], distance: float) -> float:
+    """Return the share of distances, rising, that are at least as large, the one asked for among them."""
+    as_far = len(known) - int(np.searchsorted(known, distance, "left"))
+    return (1 + as_far) / (len(known) + 1)
 
 
 def write_novelty(folder: Path, gaussian: Gaussian, held_out: Mapping[str, HeldOut]) -> None:

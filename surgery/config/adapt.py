@@ -98,6 +98,8 @@ class AdaptConfig:
         ]
         if len(set(self.methods)) != len(self.methods):
             found.append(f"--method {','.join(self.methods)!r}: name one method, or several that differ")
+        if self.ema == 0:
+            found.append("--ema 0 is an average of nothing: the teacher of self-training takes 0.9 to 0.999")
         if not self.target and not self.target_spool:
             found.append("--target is missing: name a folder of images, or give --target-spool")
         if found:

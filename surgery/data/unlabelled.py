@@ -43,16 +43,20 @@ def find_unlabelled(roots: Sequence[Path]) -> Found:
     Where a folder holds `images/` and `masks/` side by side, as labelled data does, the masks are left out.
 
     Raises:
-        DataError: If a path is not there, or there is no image.
+        DataError: If a path is not there or may not be read, or there is no image.
     """
     found = Found([])
     for root in roots:
-        if root.is_dir():
-            found.images += _walk(root, found.notes, ())
-        elif root.is_file():
-            found.images.append(root)
-        else:
-            raise DataError(f"{root}: there is no such file or folder", "Check the path.")
+        try:
+            if root.is_dir():
+                found.images += _walk(root, found.notes, ())
+            elif root.is_file():
+                found.images.append(root)
+            else:
+                raise DataError(f"{root}: there is no such file or folder", "Check the path.")
+        except OSError as error:
+            place = error.filename or root
+            raise DataError(f"{place}: cannot be read ({error.strerror})", "Check the rights.") from error
     if not found.images:
         held = "; ".join(f"{root} holds {describe_folder(root)}" for root in roots)
         raise DataError(f"no images without labels: {held}", "Name a folder of images.")

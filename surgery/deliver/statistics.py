@@ -11,7 +11,14 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from surgery.artifact.errors import DataError, ImageError
 from surgery.artifact.image import Pixels, prepare_image, read_image
 from surgery.artifact.manifest import Manifest
-from surgery.artifact.novelty import Gaussian, HeldOut, read_novelty, to_directions, write_novelty
+from surgery.artifact.novelty import (
+    LEAST_USUAL,
+    Gaussian,
+    HeldOut,
+    read_novelty,
+    to_directions,
+    write_novelty,
+)
 from surgery.artifact.session import Floats, Session
 from surgery.data.hashing import hash_file
 from surgery.data.loaders import iterate
@@ -23,7 +30,8 @@ from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Reporter
 
 FITTED_IMAGES = 512
-"""Training images, evenly spread, that the Gaussian is of; of two domains half of them each."""
+"""Training images, evenly spread, that the Gaussian is of; of two domains half of them each, and where one
+has fewer the other makes up for it."""
 CALIBRATED_IMAGES = 2000
 """Images held out whose distances are kept."""
 REFERENCE_IMAGES = 256
@@ -69,13 +77,26 @@ def hold_out(gaussian: Gaussian, embeddings: Floats, targets: int = 0) -> HeldOu
         embeddings: Shape (n, d), n at least 1.
         targets: How many of them, the last ones, are of the domain that the model was adapted to.
     """
-    marks = np.arange(len(embeddings)) >= len(embeddings) - targets
-    counted, kept = (spread(len(embeddings), most) for most in (CALIBRATED_IMAGES, REFERENCE_IMAGES))
+    ours = len(embeddings) - targets
+    marks = np.arange(len(embeddings)) >= ours
+    counted, kept = (
+        [*mine, *(ours + k for k in theirs)]
+        for mine, theirs in (share(ours, targets, most) for most in (CALIBRATED_IMAGES, REFERENCE_IMAGES))
+    )
     # One by one, as they are asked for: products of many are rounded otherwise, which would decide ties.
     distances = np.array([gaussian.distances(row[None])[0] for row in embeddings[counted]])
     order = np.argsort(distances, kind="stable")
     of_domains = (marks[counted][order], marks[kept]) if targets else (None, None)
     return HeldOut(distances[order], embeddings[kept], *of_domains)
+
+
+def share(ours: int, theirs: int, most: int) -> tuple[list[int], list[int]]:
+    """Return which of two domains' images are taken, evenly spread: up to half of `most` each.
+
+    Where one has fewer the other makes up for it: a domain of a few images takes nothing from the other.
+    """
+    of_theirs = min(theirs, max(most // 2, most - ours))
+    return spread(ours, most - of_theirs), spread(theirs, of_theirs)
 
 
 def add_statistics(
@@ -99,8 +120,7 @@ def add_statistics(
         table: Its train is fitted on.
         val: What the graph made of val, which is held out.
         report: Where progress is shown.
-        targets: Images without labels that the model was adapted to, which count as much as those of the
-            table; None finds them by the manifest.
+        targets: Images without labels that the model was adapted to; None finds them by the manifest.
     """
     known = read_novelty(folder)
     if known is not None and "fp32" in known[1]:
@@ -163,11 +183,9 @@ def _fit(
         why = "the images that it was adapted to are not there" if targets is None else "too few images"
         report.line(f"no statistics of training embeddings: {why}")
         return None
-    chosen = [train[i] for i in spread(len(train), FITTED_IMAGES)]
     fitted = [path for path in targets if not is_held_out(path)]
-    if fitted:
-        most = min(len(train), len(fitted), FITTED_IMAGES // 2)
-        chosen = [rows[i] for rows in (train, fitted) for i in spread(len(rows), most)]
+    taken = share(len(train), len(fitted), FITTED_IMAGES)
+    chosen = [rows[k] for rows, which in zip((train, fitted), taken, strict=True) for k in which]
     embeddings = embed(session, manifest, chosen, report, "statistics of the training embeddings")
     embeddings = embeddings[np.isfinite(embeddings).all(1)]  # one that is not would leave no mean
     if len(embeddings) < LEAST_FITTED:
@@ -179,18 +197,23 @@ def _fit(
 def _embed_held_out(
     session: Session, manifest: Manifest, val: Scored, report: Reporter, targets: Sequence[Path]
 ) -> tuple[Floats, int]:
-    """Return the embeddings of val and of as many target images that the fit left out, (n, d), and how many
-    these are, which come last."""
+    """Return the embeddings of val and of target images that the fit left out, (n, d), and how many these
+    are, which come last."""
     ours = np.stack([each.embedding for each in val.images])
     held = [path for path in targets if is_held_out(path)]
-    if not held:
-        return ours, 0
-    most = min(len(ours), len(held), CALIBRATED_IMAGES // 2)
-    chosen = [held[i] for i in spread(len(held), most)]
-    theirs = embed(session, manifest, chosen, report, "embeddings of target images held out")
+    _, chosen = share(len(ours), len(held), CALIBRATED_IMAGES)
+    theirs = np.zeros((0, 0), np.float32)
+    if chosen:
+        images = [held[k] for k in chosen]
+        theirs = embed(session, manifest, images, report, "embeddings of target images held out")
+    if targets and len(theirs) < LEAST_USUAL:
+        report.line(
+            f"{len(theirs)} of the {len(targets)} target images could be held out; with fewer than "
+            f"{LEAST_USUAL} the version does not know what is usual there, and images of it stay novel"
+        )
     if not len(theirs):
         return ours, 0
-    return np.concatenate([ours[spread(len(ours), most)], theirs]), len(theirs)
+    return np.concatenate([ours, theirs]), len(theirs)
 
 
 def is_held_out(path: Path) -> bool:

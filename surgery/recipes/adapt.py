@@ -28,6 +28,8 @@ BATCH = {"classify": 32, "segment": 4}
 EPOCHS = {"classify": 20, "segment": 10}
 PRETRAINED_SHARE = 0.1
 """Rate of pretrained stages as a share of the head's."""
+LEAST_JUDGED = 2
+"""Images of the source's val: a classifier of domains is judged on images that it has not seen."""
 JUDGED = {"classify": 1000, "segment": 64}
 """Images of the target, evenly spread, that criteria are measured on."""
 
@@ -91,7 +93,7 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     begun = {key: value.clone() for key, value in domains.model.state_dict().items()}
     accelerator = make_accelerator(config.device, config.precision)
     see = functools.partial(look, config, domains, accelerator=accelerator, report=report)
-    before = see(plans[0])
+    looks = {place: see(each) for place, each in {each.place: each for each in plans}.items()}
     tried = []
     for each in plans:
         domains.model.load_state_dict(begun)
@@ -108,7 +110,9 @@ def run_adapt(config: AdaptConfig, resume: bool, report: Reporter) -> StoredVers
     domains.model.load_state_dict(begun)
     restore_weights(domains.model, chosen.weights)
     after = see(chosen.plan, report=Reporter(quiet=True))  # what is cached has been told
-    stored = package_variant(config, domains, parent, chosen, tried, (before, after), run, report)
+    stored = package_variant(
+        config, domains, parent, chosen, tried, (looks[chosen.plan.place], after), run, report
+    )
     run.finish(stored=stored.ref, seconds=time.monotonic() - started)
     return stored
 
@@ -206,6 +210,13 @@ def read_domains(
     if not Path(config.source).exists():
         raise DataError(f"{config.source}: the source is not there", "Say where it is: --source DATA.")
     source, targets = read_as_trained(Path(config.source), parent, report, config.skip_bad)
+    judged = len(source.of("val"))
+    if judged < LEAST_JUDGED:
+        raise DataError(
+            f"{config.source}: {judged} image{'' if judged == 1 else 's'} in val; "
+            f"{LEAST_JUDGED} are needed to judge an epoch by",
+            "Give --source with a larger val, in folders train/ and val/.",
+        )
     if config.pipeline is not None:
         try_pipeline(config.pipeline, manifest.input, source, targets, (1.0,))
     roots = [Path(each) for each in config.target]

@@ -100,7 +100,7 @@ def choose_first(config: AdaptConfig, domains: Domains, method: Method) -> int:
     if method.measures or config.freeze_through == NO_FREEZE:
         return 0
     if config.freeze_through is None:
-        begun = [int(phase["first"]) for phase in domains.parent.strategy["phases"]]
+        begun = [int(phase["first"]) for phase in domains.parent.strategy["phases"]]  # none of early variants
         return min([len(names) - 1, *begun])
     if config.freeze_through not in names[:-1]:
         raise ConfigError(
@@ -179,6 +179,7 @@ def open_pairs(
         open_feed(domains.target, domains.targets, of_target),
         open_feed(*labelled, ("none", None)) if labelled else None,
         method.teaches,
+        method.measures,
     )
 
 
@@ -193,6 +194,8 @@ class Plan:
         tap: Stage whose features the domains are compared by.
         epochs: Passes over the source.
         strength: How much the target counts in the end.
+        lr: Peak rate of the head.
+        backbone_lr: Peak rate of the stages.
     """
 
     name: str
@@ -201,6 +204,18 @@ class Plan:
     tap: int
     epochs: int
     strength: float
+    lr: float
+    backbone_lr: float
+
+    @property
+    def phase(self) -> Phase:
+        """What the engine is to run."""
+        return Phase(self.name, self.first, self.epochs, self.lr, self.backbone_lr, None)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What decides which features are looked at: the first stage that learns, and the compared one."""
+        return self.first, self.tap
 
     def describe(self, domains: Domains) -> str:
         """Return the plan in words."""
@@ -256,7 +271,9 @@ def plan(config: AdaptConfig, domains: Domains, name: str) -> Plan:
     own = method.mask_strength if parent.task == "segment" else method.strength
     strength = own if config.strength is None else config.strength
     epochs = 1 if method.measures else config.epochs or 1
-    return Plan(name, method, first, choose_tap(config, domains, first), epochs, strength)
+    share = config.backbone_lr_share
+    rates = (config.lr, config.lr * (1.0 if share is None else share))
+    return Plan(name, method, first, choose_tap(config, domains, first), epochs, strength, *rates)
 
 
 def try_method(
@@ -299,9 +316,6 @@ def build_adaptation(
         domains.prior,
         config.choose_by,
     )
-    share = config.backbone_lr_share
-    rate = config.lr * (1.0 if share is None else share)
-    phase = Phase(chosen.name, chosen.first, chosen.epochs, config.lr, rate, None)
     options = Options(
         batch_size=config.batch_size or 1,
         weight_decay=config.weight_decay,
@@ -319,7 +333,8 @@ def build_adaptation(
     def open_feed(first: int, scale: float) -> PairedFeed:
         return open_pairs(config, domains, method, accelerator, first)
 
-    return Loop(model, (phase,), open_feed, make_loss(output), rule, options, accelerator, folder, report)
+    loss = make_loss(output)
+    return Loop(model, (chosen.phase,), open_feed, loss, rule, options, accelerator, folder, report)
 
 
 def look(config: AdaptConfig, domains: Domains, chosen: Plan, accelerator: Any, report: Reporter) -> Look:
@@ -351,6 +366,7 @@ def _row_width(domains: Domains, tap: int) -> int:
     model, given = domains.model, domains.parent.input
     if domains.parent.task == "segment":
         return model.backbone.info[tap].channels
-    images = torch.zeros(1, given.height or 1, given.width or 1, 3, dtype=torch.uint8)
+    place = next(model.parameters()).device
+    images = torch.zeros(1, given.height or 1, given.width or 1, 3, dtype=torch.uint8, device=place)
     _, maps = model.backbone.run(model.normalise(images), 0, tap + 1)
     return to_rows(maps[tap], masks=False).shape[1]

@@ -103,8 +103,11 @@ def choose_images(given: list[str], report: Reporter) -> list[Path]:
     for i in np.random.default_rng(SEED).permutation(len(found.images)):  # no more are read than are drawn
         if len(distinct) == MOST:
             break
-        known = len(distinct)
-        distinct.setdefault(hash_file(found.images[i]), found.images[i])
+        known, path = len(distinct), found.images[i]
+        try:
+            distinct.setdefault(hash_file(path), path)
+        except OSError:
+            distinct[str(path)] = path  # what is wrong with it is said where it is read
         copies += len(distinct) == known
     if copies:
         report.line(f"{copies} of the images are copies of others and not counted")  # no further evidence

@@ -19,13 +19,17 @@ from surgery.train.run import runs_root, unfinished_config
 
 TAKEN = "spool-"
 """Beginning of the name of a folder in runs/ with images from a spool."""
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What the system says of another disk, and of one that has no links."""
 
 
-def take_spool(config: AdaptConfig, parent: StoredVersion, resume: bool) -> AdaptConfig:
-    """Return the config with the images of the model's spool in its target, where it asks for them.
+@contextmanager
+def spool_taken(config: AdaptConfig, parent: StoredVersion, resume: bool) -> Iterator[AdaptConfig]:
+    """Give the config with the images of the model's spool in its target, where it asks for them.
 
     The service goes on writing and removing images while a run learns from them, so the run has links of its
-    own to those that are there now; a run that is resumed has those that it began with.
+    own to those that are there now; a run that is resumed has those that it began with. A run that cannot
+    begin inside keeps none that were taken for it.
 
     Args:
         config: Of the run.
@@ -36,35 +40,24 @@ def take_spool(config: AdaptConfig, parent: StoredVersion, resume: bool) -> Adap
         DataError: If the spool holds no image, or may not be read.
     """
     if not config.target_spool:
-        return config
+        yield config
+        return
     begun = unfinished_config(config.name, "adapt") if resume else None
     before = [each for each in begun["target"] if Path(each).name.startswith(TAKEN)] if begun else []
-    taken = before[-1] if before else str(_link(spool_folder(spool_root(Store().root), parent.name)))
-    return dataclasses.replace(config, target=(*config.target, taken), target_spool=False)
+    if before:
+        yield _aim(config, before[-1])
+        return
+    with _kept_if_it_goes_well(spool_folder(spool_root(Store().root), parent.name)) as folder:
+        yield _aim(config, str(folder))
+
+
+def _aim(config: AdaptConfig, folder: str) -> AdaptConfig:
+    return dataclasses.replace(config, target=(*config.target, folder), target_spool=False)
 
 
 @contextmanager
-def spool_taken(config: AdaptConfig, parent: StoredVersion, resume: bool) -> Iterator[AdaptConfig]:
-    """Give the config that `take_spool` returns; a run that cannot begin inside keeps no image.
-
-    Args:
-        config, parent, resume: See `take_spool`.
-
-    Raises:
-        DataError: If the spool holds no image, or may not be read.
-    """
-    before = set(runs_root().glob(f"{TAKEN}*"))
-    taken = take_spool(config, parent, resume)
-    try:
-        yield taken
-    except BaseException:
-        if taken is not config and Path(taken.target[-1]) not in before:
-            shutil.rmtree(taken.target[-1], ignore_errors=True)
-        raise
-
-
-def _link(spool: Path) -> Path:
-    """Make a folder in runs/ with links to the images of a spool, copies where there can be none."""
+def _kept_if_it_goes_well(spool: Path) -> Iterator[Path]:
+    """Make a folder in runs/ with links to the images of a spool, and remove it after an error."""
     if spool.exists() and not os.access(spool, os.R_OK | os.X_OK):
         raise DataError(
             f"{spool}: may not be read; it is its service's alone",
@@ -78,17 +71,24 @@ def _link(spool: Path) -> Path:
             " or give --target IMAGES.",
         )
     folder = _make_folder(f"{TAKEN}{spool.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-    for path in images:
-        with suppress(FileNotFoundError):  # removed by the service just now
-            try:
-                os.link(path, folder / path.name)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EPERM):  # another disk, or one without links
-                    raise
-                shutil.copyfile(path, folder / path.name)
-    return folder
+    try:
+        for path in images:
+            with suppress(FileNotFoundError):  # removed by the service just now
+                _link(path, folder / path.name)
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _link(path: Path, place: Path) -> None:
+    """Make a link to a file, or a copy where there can be none."""
+    try:
+        os.link(path, place)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(path, place)
 
 
 def _make_folder(name: str) -> Path:

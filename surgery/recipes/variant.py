@@ -16,6 +16,7 @@ from surgery.report import ADAPTATION_FILE
 from surgery.report.page import write_report
 from surgery.train.reporting import Reporter
 from surgery.train.run import Run
+from surgery.train.strategies import Phase
 
 
 def package_variant(
@@ -54,7 +55,7 @@ def package_variant(
         domains.targets,
         domains.parent.input,
         layers,
-        (),
+        what_learnt(chosen, parent),
         describe_parent(parent),
         chosen.outcome,
         run.folder,
@@ -157,6 +158,14 @@ def as_trained(config: AdaptConfig, domains: Domains) -> FinetuneConfig:
         test_flips=bool(manifest.head.get("test_flips", False)),
         seed=int(known.get("split_seed", 0)),
     )
+
+
+def what_learnt(chosen: Tried, parent: StoredVersion) -> tuple[Phase, ...]:
+    """Return the phase that ran or, where nothing learnt, those of the parent: a variant of it reads them."""
+    if not chosen.plan.method.measures:
+        return (chosen.plan.phase,)
+    phases = [{**each, "scales": tuple(each["scales"])} for each in parent.manifest.strategy["phases"]]
+    return tuple(Phase(**each) for each in phases)
 
 
 def describe_parent(parent: StoredVersion) -> dict[str, Any]:

@@ -87,8 +87,7 @@ class Update:
         Raises:
             TrainingError: If it is not a number; nothing has moved.
         """
-        value, stop = self.team.mean(float(loss.detach()) * self.weight, stop_requested())
-        self.stopped = self.stopped or stop
+        value = self._share(float(loss.detach()) * self.weight)
         if not math.isfinite(value):
             raise TrainingError(
                 f"epoch {self.progress.epoch + 1} step {self.progress.step}: the loss is {value}; "
@@ -101,6 +100,16 @@ class Update:
             self.optimizer.step()
             self.optimizer.zero_grad()
         return value
+
+    def stay(self) -> None:
+        """Move nothing."""
+        self._share(0.0)
+
+    def _share(self, value: float) -> float:
+        """Return the mean of a value over all processes, and note whether one was asked to stop."""
+        mean, stop = self.team.mean(value, stop_requested())
+        self.stopped = self.stopped or stop
+        return mean
 
 
 class Rule(Protocol):
@@ -115,7 +124,7 @@ class Rule(Protocol):
         """Stage whose feature map the suffix returns beside the logits; None for the logits alone."""
 
     def learn(self, batch: Any, update: Update) -> Losses:
-        """Learn from one batch, by one call of `update.descend` or several."""
+        """Learn from one batch, by one call of `update.descend` or several, or of `update.stay`."""
 
     def judge(self, suffix: nn.Module, feed: Any, loss: Loss, batch_size: int, epoch: int) -> Judgement:
         """Judge the model as it is, in inference mode; `epoch` of them are done, over all sittings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -21,6 +22,9 @@ from surgery.adapt.seen import WHOLE, entropy, probabilities, to_rows
 from surgery.artifact.errors import ConfigError
 from surgery.artifact.manifest import OutputSpec
 from surgery.config import METHODS as NAMES
+from surgery.config import AdaptConfig
+from surgery.data.table import Item
+from surgery.recipes import adapting
 from surgery.train.rule import Update
 
 
@@ -235,14 +239,17 @@ def test_every_method_runs_and_leaves_no_companion(task, tmp_path):
         for row in outcome.history:
             assert set(row["criteria"]) == {"information", "entropy", "density", "embedded", "source"}
             assert all(math.isfinite(value) for value in row["criteria"].values())
-        assert outcome.history[1]["steps"]["trade"] > 0
+        assert name == "adabn" or outcome.history[1]["steps"]["trade"] > 0
         assert outcome.best_epoch > 0  # the parent is no variant of itself
 
 
-def test_adabn_measures_the_target_and_moves_nothing_else(tmp_path):
-    domains = make_domains(tmp_path, "classify")
+@pytest.mark.parametrize("target", [10, 31])
+def test_adabn_measures_all_of_the_target_and_moves_nothing_else(tmp_path, target):
+    domains = make_domains(tmp_path, "classify", target=target)
     loop = make_loop(domains, "adabn", tmp_path / "run", batch_size=5)
     before = state(domains.model)
+    norms = [m for m in domains.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     loop.rule = type(loop.rule)(**{**vars(loop.rule), "choose_by": "source"})
     feed = loop.open_feed(0, 1.0)
     norm = next(m for m in domains.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
@@ -258,7 +265,73 @@ def test_adabn_measures_the_target_and_moves_nothing_else(tmp_path):
     assert all("running_" in key or "num_batches" in key for key in changed)
     means = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
     assert len(seen) == len(feed.order(0, 5))
+    assert len(seen) == target // 5
     assert torch.allclose(norm.running_mean, means, atol=1e-5)
+    assert [norm.momentum for norm in norms] == momenta  # whatever learns next has its own
+
+
+def test_adabn_stops_where_it_is_asked_to(tmp_path, monkeypatch):
+    loop = make_loop(make_domains(tmp_path, "classify"), "adabn", tmp_path / "run", batch_size=5)
+    monkeypatch.setattr("surgery.train.rule.stop_requested", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(resume=False)
+    assert "step-000001" in " ".join(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_labels_of_the_target_choose_nothing(tmp_path):
+    domains = make_domains(tmp_path, "classify")
+    begun = state(domains.model)
+    kept = []
+    for turned in (0, 1):
+        domains.model.load_state_dict(begun)
+        items = [
+            Item(each.image, (each.image.name.startswith("standing") + turned) % 2, None, "val")
+            for each in domains.target.of("train")
+        ]
+        labelled = dataclasses.replace(domains.source, items=tuple(items))
+        told = dataclasses.replace(domains, labelled=(labelled, domains.targets))
+        loop = make_loop(told, "coral", tmp_path / f"{turned}", epochs=5, choose_by="entropy", lr=3e-3)
+        outcome = loop.run(resume=False)
+        rows = outcome.history[1:]
+        assert outcome.best_epoch == max(rows, key=lambda row: row["criteria"]["entropy"])["epoch"]
+        kept.append(([row["target"]["accuracy"] for row in rows], outcome.best_epoch, state(loop.model)))
+    (one, first, weights), (other, second, same) = kept
+    assert one == pytest.approx([1 - share for share in other])
+    assert (first, weights.keys()) == (second, same.keys())
+    assert all(torch.equal(weights[key], same[key]) for key in weights)
+
+
+@pytest.mark.parametrize("method", ["coral", "self-training"])
+def test_one_image_of_a_size_is_no_batch_for_norms(tmp_path, method):
+    domains = make_domains(tmp_path, "classify")
+    domains.model.head.add_module("norm", torch.nn.BatchNorm1d(2))
+    forward = domains.model.head.forward
+    domains.model.head.forward = lambda *given: domains.model.head.norm(forward(*given))
+    few = [each for each in domains.target.items if each.split == "val"]
+    few = [*few, *[dataclasses.replace(each, split="train") for each in few[:5]]]
+    domains = dataclasses.replace(domains, target=dataclasses.replace(domains.target, items=tuple(few)))
+    for size in (4, 1):  # batches of 4 and of a last 1; then all of 1
+        loop = make_loop(domains, method, tmp_path / f"{size}", epochs=1, batch_size=size)
+        assert math.isfinite(loop.run(resume=False).history[1]["train_loss"])
+
+
+def test_a_row_is_as_wide_on_whatever_device_the_model_is(tmp_path):
+    domains = make_domains(tmp_path, "classify")
+    tap = max(domains.model.head_stages)
+    here = adapting._row_width(domains, tap)
+    domains.model.to("meta")
+    assert adapting._row_width(domains, tap) == here == domains.model.backbone.info[tap].channels
+
+
+def test_what_a_variants_parent_learnt_a_variant_of_it_learns(tmp_path):
+    domains = make_domains(tmp_path, "classify")
+    last = len(domains.model.backbone.info) - 1
+    config = AdaptConfig("tiny@1", ("t",), "tiny")
+    for phases, first in (([{"first": 99}], last), ([{"first": 2}], 2), ([], last)):
+        domains.parent.strategy["phases"] = phases
+        assert adapting.plan(config, domains, "dann").first == first
+        assert adapting.plan(config, domains, "dann").phase.first == first
+        assert adapting.plan(config, domains, "adabn").first == 0
 
 
 def test_methods_say_where_they_cannot_be_used(tmp_path):

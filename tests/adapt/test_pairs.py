@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def test_the_target_begins_again_when_it_is_through_and_not_before(feed):
     assert len(whole) == 4  # 12 steps of up to 4 images, 3 steps a pass
     assert all(set(each) == images for each in whole)
     assert len({tuple(each) for each in whole}) > 1  # in another order
+
+
+def test_where_the_target_is_measured_an_epoch_is_a_pass_over_it(feed):
+    measured = dataclasses.replace(feed, teaches=False, measures=True)
+    pairs = list(measured.epoch(0, BATCH))
+    assert len(pairs) == len(measured.order(0, BATCH)) == 3
+    assert {item.image.name for pair in pairs for item in pair.target.items} == {
+        item.image.name for item in feed.target.table.of("train")
+    }
+    assert [pair.items for pair in measured.epoch(0, BATCH, 2)] == [pairs[2].items]
 
 
 @pytest.mark.parametrize("start", [1, 3])

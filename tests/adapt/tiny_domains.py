@@ -71,9 +71,9 @@ def draw_masks(root: Path, train: int = 6, val: int = 3, target: int = 5) -> tup
     return root / "source", root / "target"
 
 
-def make_domains(root: Path, task: str, net: str = NET) -> Domains:
+def make_domains(root: Path, task: str, net: str = NET, **images: int) -> Domains:
     """A random model, and the two domains it is to be adapted between."""
-    source, target = (draw_masks if task == "segment" else draw_labels)(root)
+    source, target = (draw_masks if task == "segment" else draw_labels)(root, **images)
     table = read_table(source)
     targets = resolve_target(table, ("box",) if task == "segment" else (), ())
     spec = InputSpec("native") if task == "segment" else InputSpec("crop", 32, 32)

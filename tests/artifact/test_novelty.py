@@ -165,3 +165,24 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="damaged"):
         read_novelty(tmp_path)
     assert not (tmp_path / "touched").exists()
+
+
+def test_of_two_domains_an_image_is_as_usual_as_in_the_one_that_suits_it() -> None:
+    rng = np.random.default_rng(2)
+    near, far = rng.uniform(0, 10, 400), np.linspace(40, 50, 62)[1:-1]
+    distances, marks = np.concatenate([near, far]), np.arange(460) >= 400
+    order = np.argsort(distances)
+    rows = np.ones((60, 4), np.float32)
+    held = HeldOut(distances[order], rows, marks[order], np.arange(60) >= 30)
+    gauge = Gauge(standard().gaussian, held)
+    for low, high in ((0, 10), (40, 50)):
+        novelties = [gauge.novelty(at(distance)) for distance in rng.uniform(low, high, 400)]
+        assert np.mean(np.array(novelties) <= 0.05) <= 0.08
+    assert gauge.novelty(at(60)) == 1 / 61
+
+
+def test_a_domain_of_a_few_images_makes_nothing_usual() -> None:
+    marks = np.arange(104) >= 100
+    held = HeldOut(np.arange(104.0), np.ones((8, 4), np.float32), marks, np.arange(8) >= 4)
+    assert len(held.usual) == 2  # all images, and those of the source
+    assert Gauge(standard().gaussian, held).novelty(at(99.5)) == pytest.approx(5 / 105)

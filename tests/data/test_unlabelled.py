@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from surgery.artifact.errors import DataError
+from surgery.data import unlabelled
 from surgery.data.readers import read_table
 from surgery.data.unlabelled import colour_depth, compare_domains, find_unlabelled, read_unlabelled
 
@@ -82,6 +83,15 @@ def test_nothing_there_nothing_in_it_and_one_image(tmp_path, target):
     with pytest.raises(DataError, match="1 image that can be read") as caught:
         read(target / "3.png")
     assert "dozens" in caught.value.hint
+
+
+def test_a_folder_that_may_not_be_read_is_named(target, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(unlabelled, "files_in", refuse)
+    with pytest.raises(DataError, match=r"target: cannot be read \(Permission denied\)"):
+        find_unlabelled([target])
 
 
 def test_unreadable_images_stop_the_run_unless_told(target):

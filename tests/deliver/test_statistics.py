@@ -12,12 +12,26 @@ from sklearn.covariance import LedoitWolf
 from tiny_graphs import store_tiny
 
 from surgery.artifact.image import read_image
-from surgery.artifact.novelty import NOVELTY_FILE, Gaussian, read_gauge, read_novelty, to_directions
+from surgery.artifact.novelty import (
+    LEAST_USUAL,
+    NOVELTY_FILE,
+    Gaussian,
+    read_gauge,
+    read_novelty,
+    to_directions,
+)
 from surgery.artifact.session import answer_image, open_session
 from surgery.deliver import statistics
 from surgery.deliver.precision import export_precision
 from surgery.deliver.scoring import score_graph
-from surgery.deliver.statistics import add_precision, add_statistics, fit_gaussian, hold_out, is_held_out
+from surgery.deliver.statistics import (
+    add_precision,
+    add_statistics,
+    fit_gaussian,
+    hold_out,
+    is_held_out,
+    share,
+)
 from surgery.train.reporting import Reporter
 
 QUIET = Reporter(quiet=True)
@@ -70,28 +84,60 @@ def source(tmp_path_factory):
     return stored, session, table, val, sorted((folder / "target").iterdir())
 
 
-def test_an_adapted_version_knows_both_domains_half_each(source, tmp_path):
+def sides(images):
+    held = [path for path in images if is_held_out(path)]
+    return [path for path in images if path not in held], held
+
+
+def test_an_adapted_version_knows_both_domains(source, tmp_path):
     stored, session, table, val, images = source
     add_statistics(tmp_path, session, stored.manifest, table, val, QUIET, images)
     gauge = read_gauge(tmp_path, "fp32")
-    held = [path for path in images if is_held_out(path)]
-    fitted = [path for path in images if path not in held]
-    assert 10 < len(held) < 30
+    fitted, held = sides(images)
+    assert len(held) >= LEAST_USUAL
     train = [item.image for item in table.of("train")]
-    half = min(len(train), len(fitted))
-    rows = [
-        answer_image(session, stored.manifest, read_image(path)).embedding
-        for each in (train, fitted)
-        for path in [each[i] for i in statistics.spread(len(each), half)]
-    ]
+    rows = [answer_image(session, stored.manifest, read_image(path)).embedding for path in (*train, *fitted)]
     assert gauge.gaussian.mean == pytest.approx(to_directions(np.stack(rows)).mean(0), rel=1e-4)
-    assert len(gauge.held_out.calibration) == 2 * min(len(val.images), len(held))
+    assert len(gauge.held_out.calibration) == len(val.images) + len(held)
+    assert gauge.held_out.calibration_target.sum() == len(held)
     add_statistics(tmp_path / "..", session, stored.manifest, table, val, QUIET, [])
     alone = read_gauge(tmp_path / "..", "fp32")
     (tmp_path / ".." / NOVELTY_FILE).unlink()
     image = answer_image(session, stored.manifest, read_image(held[0])).embedding
     assert alone.novelty(image) == 1 / (len(val.images) + 1)
     assert gauge.novelty(image) > 0.05
+
+
+def test_a_few_images_of_the_target_take_nothing_from_the_source(source, tmp_path, capsys):
+    stored, session, table, val, images = source
+    few = images[:6]
+    add_statistics(tmp_path, session, stored.manifest, table, val, Reporter(), few)
+    gauge = read_gauge(tmp_path, "fp32")
+    fitted, held = sides(few)
+    train = [item.image for item in table.of("train")]
+    rows = [answer_image(session, stored.manifest, read_image(path)).embedding for path in (*train, *fitted)]
+    assert gauge.gaussian.mean == pytest.approx(to_directions(np.stack(rows)).mean(0), rel=1e-4)
+    assert len(gauge.held_out.calibration) == len(val.images) + len(held)
+    assert f"{len(held)} of the 6 target images could be held out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "wanted"),
+    [
+        (800, 6, (506, 6)),
+        (100, 400, (100, 400)),
+        (800, 900, (256, 256)),
+        (10, 5, (10, 5)),
+        (700, 0, (512, 0)),
+    ],
+)
+def test_what_one_domain_lacks_the_other_makes_up_for(ours, theirs, wanted):
+    taken = share(ours, theirs, 512)
+    assert tuple(map(len, taken)) == wanted
+    assert all(
+        len(set(each)) == len(each) and max(each, default=-1) < n
+        for each, n in zip(taken, (ours, theirs), strict=True)
+    )
 
 
 def test_a_copy_of_a_target_image_stands_on_its_side(source, tmp_path):

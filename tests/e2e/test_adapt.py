@@ -61,6 +61,11 @@ def test_bad_input_is_answered_and_nothing_is_stored(
     (tmp_path / "broken").mkdir()
     for k in range(3):
         (tmp_path / "broken" / f"{k}.png").write_bytes(b"no image")
+    lone = tmp_path / "lone"
+    shutil.copytree(zeros_and_ones / "train", lone / "train")
+    shutil.copytree(zeros_and_ones / "val" / "0", lone / "val" / "0")
+    for extra in sorted((lone / "val").rglob("*.png"))[1:]:
+        extra.unlink()
     target = ("--target", negatives / "target")
     wrong = (
         (("--target", tmp_path / "nowhere"), "no such file or folder"),
@@ -77,6 +82,8 @@ def test_bad_input_is_answered_and_nothing_is_stored(
         ((*target, "--at", "stage9"), "'stage9' is no stage that learns"),
         ((*target, "--freeze-through", "stem9"), "leaves no stage that could be adapted"),
         ((*target, "--source", tmp_path / "gone"), "the source is not there"),
+        ((*target, "--source", lone), "1 image in val; 2 are needed"),
+        ((*target, "--ema", "0"), "an average of nothing"),
         ((*target, "--labels", tmp_path / "gone"), "gone"),
         ((*target, "--name", "no/name"), "no/name"),
     )
@@ -137,7 +144,8 @@ def test_of_several_methods_the_one_that_looks_best_without_labels_is_stored(
     for words in ("Adaptation", "nothing was chosen by them", "proxy A-distance"):
         assert words in report
 
-    again = surgery("adapt", "--recipe", stored.path / "recipe.yaml", "--method", best, "--json").answer
+    own = (stored.path / "recipe.yaml", "--method", best)
+    again = surgery("adapt", "--recipe", *own, "--augment", "auto", "--json").answer
     assert (again["model"], again["version"], again["production"]) == ("negatives", 2, False)
     repeated = load_file(Store().resolve("negatives@2").path / "weights.safetensors")
     assert all(kept[key].tobytes() == repeated[key].tobytes() for key in kept)
@@ -149,6 +157,9 @@ def test_without_a_name_it_is_the_next_version_of_the_model(
     ran = surgery("adapt", digits, "--target", negatives / "target", *ADAPT, "--method", "mmd", "--promote")
     assert ran.code == 0, ran.err
     assert Store().aliases("digits") == {"production": 2, "previous": 1}
+    first = [each["first"] for each in Store().resolve("digits").manifest.strategy["phases"]]
+    begun = [each["first"] for each in Store().resolve("digits@1").manifest.strategy["phases"]]
+    assert first == begun  # so that what learnt may learn again, in a variant of the variant
     assert surgery("predict", "digits", next((negatives / "target").rglob("*.png"))).code == 0
 
 

@@ -99,6 +99,24 @@ def test_unreadable_images_are_named_and_left_out_if_that_is_wanted(draw: Any, d
     assert (code, answer["images"], "left out: 1" in said) == (0, 20, True)
 
 
+def test_an_image_that_may_not_be_read_is_named(
+    draw: Any, drift: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_colours()
+    folder = draw("new", 20)
+
+    def refuse(path: Path, *given: Any) -> Any:
+        if path.name == "003.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *given)
+
+    read = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path, "rb").read())
+    code, _, said = drift("colours", folder)
+    assert (code, "1 of 20 images" in said, "003.png: cannot be read" in said) == (2, True, True)
+
+
 def test_of_many_images_a_sample_is_looked_at(draw: Any, drift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     add_colours()
     monkeypatch.setattr(module, "MOST", 12)

@@ -18,6 +18,7 @@ def learn(game: Game, pair: Pair) -> Losses:
     """
     assert pair.target is not None
     norms = [module for module in game.update.suffix.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         if game.update.progress.updates == 0:
             norm.reset_running_stats()
@@ -25,6 +26,8 @@ def learn(game: Game, pair: Pair) -> Losses:
         norm.train(len(pair.target.items) > 1)
     with torch.no_grad():
         game.see(pair.target)
-    for norm in norms:
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
+        norm.momentum = momentum  # of whatever learns next
+    game.stay()
     return {"loss": 0.0}
