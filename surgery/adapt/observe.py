@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgery.adapt.seen import entropy, probabilities, to_positions, to_rows
 from surgery.artifact.answer import answer_mask
@@ -46,7 +47,9 @@ class Observed:
     loss: float
 
 
-def observe(suffix: nn.Module, feed: Feed, loss: Loss, batch_size: int) -> Observed:
+def observe(
+    suffix: Callable[..., tuple[Tensor, Tensor]], feed: Feed, loss: Loss, batch_size: int
+) -> Observed:
     """Run a tapped suffix on the val images of a feed, as the service would see them."""
     output = feed.targets.output
     labelled = any(item.truth is not None or item.mask is not None for item in feed.table.of("val"))

@@ -346,8 +346,12 @@ def look(config: AdaptConfig, domains: Domains, chosen: Plan, accelerator: Any, 
     try:
         fill_cache(feed, report)
         suffix = Suffix(model, chosen.first, chosen.tap).eval()
-        with accelerator.autocast():
-            found = [observe(suffix, part, loss, config.batch_size or 1) for part in feed.parts]
+
+        def ask(*given: Any) -> Any:
+            with accelerator.autocast():  # around the network alone: what is cached has a type of its own
+                return suffix(*given)
+
+        found = [observe(ask, part, loss, config.batch_size or 1) for part in feed.parts]
     finally:
         feed.close()
     source, target = (each.embeddings for each in found[:2])

@@ -25,6 +25,8 @@ from surgery.config import METHODS as NAMES
 from surgery.config import AdaptConfig
 from surgery.data.table import Item
 from surgery.recipes import adapting
+from surgery.train.device import make_accelerator
+from surgery.train.reporting import Reporter
 from surgery.train.rule import Update
 
 
@@ -321,6 +323,21 @@ def test_a_row_is_as_wide_on_whatever_device_the_model_is(tmp_path):
     here = adapting._row_width(domains, tap)
     domains.model.to("meta")
     assert adapting._row_width(domains, tap) == here == domains.model.backbone.info[tap].channels
+
+
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_half_precision_is_for_the_network_and_not_for_what_is_cached(task, tmp_path):
+    domains = make_domains(tmp_path, task)
+    config = AdaptConfig("tiny@1", ("t",), "tiny", epochs=1, batch_size=4, device="cpu", trackers=())
+    chosen = adapting.plan(config, domains, "dann")
+    assert chosen.first > 0
+    accelerator, quiet = make_accelerator("cpu", "bf16"), Reporter(quiet=True)
+    seen = adapting.look(config, domains, chosen, accelerator, quiet)
+    (tmp_path / "run").mkdir()
+    loop = adapting.build_adaptation(config, domains, chosen, accelerator, tmp_path / "run", quiet)
+    outcome = loop.run(resume=False)
+    assert outcome.precision == "bf16"
+    assert seen.source.loss == pytest.approx(outcome.history[0]["val_loss"], rel=0.01)
 
 
 def test_what_a_variants_parent_learnt_a_variant_of_it_learns(tmp_path):
