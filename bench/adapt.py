@@ -112,8 +112,12 @@ def train(domain: Domain, row: str, data: Path, name: str, seed: int) -> tuple[d
 def adapt(
     domain: Domain, source: str, name: str, method: str, seed: int, extra: Sequence[str]
 ) -> dict[str, Any]:
-    """Adapt the source's model by one method, by its defaults."""
-    word, *recipe = method.split("+")
+    """Adapt the source's model by one method, by its defaults; `a>b` is by `b` what `a` came to."""
+    first, _, then = method.partition(">")
+    if then:
+        begun = adapt(domain, source, name, first, seed, extra)["version"]
+        source, name = begun, f"{begun.split('@')[0]}-then"
+    word, *recipe = (then or first).split("+")
     more: list[object] = ["--recipe", ROOT / "recipes" / f"{recipe[0]}.yaml"] if recipe else []
     how = ["dann", "--strength", "0"] if word == NOTHING else [word]
     done = ask(
@@ -125,6 +129,7 @@ def adapt(
     facts = done["adaptation"]
     return {
         "run": method,
+        "version": f"{done['model']}@{done['version']}",
         "seed": seed,
         "score": main_score(facts["labels"]["after"]),
         "last": epochs[-1]["target"],
