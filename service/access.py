@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 
@@ -44,6 +45,11 @@ def request_id(headers: Headers) -> str:
     """Return the request's own id where it is a plain one, else a new one."""
     sent = headers.get(REQUEST_ID, "")
     return sent if _ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def printable(path: str) -> str:
+    """Return the beginning of a path as it may stand in a log: servers hand it on decoded, line feeds too."""
+    return quote(path[:200], safe="/:@!$&'()*+,;=~")
 
 
 def note(facts: Mapping[str, object]) -> None:

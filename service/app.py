@@ -51,8 +51,6 @@ class Building:
         self.guard: Guard | None = None
         self.metrics = Metrics(lambda: self.answerer.waiting, lambda: self.guard.at_work if self.guard else 0)
         self.answerer = Answerer(self.runtime, self.metrics)
-        self.desks = asyncio.Semaphore(settings.max_concurrency)
-        """Places of the requests whose images are decoded and answered; a body on its way takes none."""
 
     def start(self) -> None:
         start_log(self.settings.log_format)
@@ -73,8 +71,7 @@ class Building:
         """Answer POST /predict."""
         try:
             question = await read_question(request, self.settings.max_images)
-            async with self.desks:
-                return await self.answerer.answer(question)
+            return await self.answerer.answer(question)
         except Refusal as refusal:
             return refusal.response()
 
@@ -85,8 +82,7 @@ class Building:
             Refusal: As a request would be refused.
         """
         upload = Upload(image.name, await asyncio.to_thread(image.read_bytes))
-        async with self.desks:
-            response = await self.answerer.answer(Question((upload,), model, Wish()))
+        response = await self.answerer.answer(Question((upload,), model, Wish()))
         answer: dict[str, Any] = json.loads(bytes(response.body))
         return answer
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access import REQUEST_ID, check_token, log, note, request_id
+from .access import REQUEST_ID, check_token, log, note, printable, request_id
 from .metrics import Metrics
 from .reply import MARK, Refusal
 from .settings import Settings, read_tokens
@@ -83,9 +83,9 @@ class Guard:
         except Refusal as refusal:
             await exchange.refuse(refusal, scope)
         except ClientDisconnect:
-            log.info("%s %s: the client went", scope["method"], path)
+            log.info("%s %s: the client went", scope["method"], printable(path))
         except Exception:
-            log.exception("%s %s failed (request %s)", scope["method"], path, exchange.id)
+            log.exception("%s %s failed (request %s)", scope["method"], printable(path), exchange.id)
             await exchange.refuse(INTERNAL, scope)
         finally:
             self._note(scope, exchange)
@@ -121,7 +121,7 @@ class Guard:
         if path in PROBES:
             return
         facts = {
-            "request_id": exchange.id, "method": scope["method"], "path": scope["path"][:200],
+            "request_id": exchange.id, "method": scope["method"], "path": printable(scope["path"]),
             "status": status, "milliseconds": round(seconds * 1e3, 1),
         }  # fmt: skip
         facts |= {"model": model, "version": version} if model else {}
@@ -251,7 +251,7 @@ class Exchange:
         return Refusal(413, "body_too_large", message, "Send a smaller image.")
 
 
-INTERNAL = Refusal(500, "internal_error", "the service failed on this request", "Its log says where.")
+INTERNAL = Refusal.internal()
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from starlette.responses import JSONResponse, Response
 
 from surgery.artifact.answer import Mask, encode_mask_png
-from surgery.artifact.errors import SurgeryError
+from surgery.artifact.errors import ImageError, SurgeryError
 from surgery.artifact.graph import available_cores
 from surgery.artifact.image import Pixels, decode_image, decode_size, prepare_image
 from surgery.artifact.session import read_logits
 
+from .access import log
 from .batcher import Batcher, Run
 from .budget import PixelBudget, Share
 from .metrics import Metrics
@@ -97,8 +98,14 @@ class Answerer:
         self._pixels = PixelBudget(max(runtime.settings.max_pixels, runtime.settings.max_pixels_held))
         self._cores = ThreadPoolExecutor(available_cores(), "cores")
         self.spool = Spool(runtime.settings, metrics)
-        self.trials = Trials(self._ask, self.batcher, self._cores, metrics, runtime.settings, lanes)
+        self._desks = asyncio.Semaphore(runtime.settings.max_concurrency)
+        """Places of the requests whose images are decoded and answered; a body on its way takes none."""
+        self.trials = Trials(
+            self._ask, self.batcher, self._desks, self._cores, metrics, runtime.settings, lanes
+        )
         self._loading = ThreadPoolExecutor(1, "loading")
+        self._finding = 0
+        """Requests that wait for a version to be loaded."""
 
     def start(self) -> None:
         self.batcher.start()
@@ -123,13 +130,33 @@ class Answerer:
         Raises:
             Refusal: If there is no model for it, or its only image is none.
         """
-        served = self.runtime.find_loaded(question.model)
-        if served is None:
-            served = await _in(self._loading, self.runtime.find, question.model)
+        served = await self._find(question.model)
         rollout = self.runtime.rollout_of(question.model, served)
-        if rollout is None:
+        if rollout is not None:
+            return await self.trials.answer(rollout, question)
+        async with self._desks:
             return (await self._ask(served, question, self.batcher)).response
-        return await self.trials.answer(rollout, question)
+
+    async def _find(self, text: str | None) -> Served:
+        """Return the version that is meant; whoever waits for one to be loaded takes no place meanwhile.
+
+        Raises:
+            Refusal: If there is none, or as many wait already as may be at work.
+        """
+        served = self.runtime.find_loaded(text)
+        if served is None:
+            served = await _in(self._cores, self.runtime.find_kept, text)
+        if served is not None:
+            return served
+        bound = self.runtime.settings.max_concurrency
+        if self._finding >= bound:
+            message = f"{bound} requests wait for a version to be loaded already, which is the bound"
+            raise Refusal(429, "too_many_requests", message, "Try again later.", {"Retry-After": "1"})
+        self._finding += 1
+        try:
+            return await _in(self._loading, self.runtime.find, text)
+        finally:
+            self._finding -= 1
 
     async def _ask(
         self, served: Served, question: Question, batcher: Batcher, watched: bool = False
@@ -181,8 +208,11 @@ class Answerer:
                 finish = functools.partial(_finish, served, found.image, run, wish, watched)
                 small = run.logits.ndim == 1 and run.logits.size <= FEW_LOGITS and not wish.explain
                 done = finish() if small else await _in(self._cores, finish)
-        except SurgeryError as error:
+        except ImageError as error:
             raise Refusal.of(error) from error
+        except SurgeryError as error:
+            log.error("%s@%s cannot answer: %s", *served.key, error.message, exc_info=error)
+            raise Refusal.internal() from error
         seconds = {
             "decode": found.decode_s,
             "preprocess": found.prepare_s,

@@ -55,10 +55,14 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
     @classmethod
-    def of(cls, error: SurgeryError) -> Refusal:
-        """Return the refusal of an error: 400 or 422 for an image, else it is the service's own."""
-        status = 422 if isinstance(error, PixelsError) else 400 if isinstance(error, ImageError) else 500
-        return cls(status, error.code, error.message, error.hint)
+    def of(cls, error: ImageError) -> Refusal:
+        """Return the refusal of an image."""
+        return cls(422 if isinstance(error, PixelsError) else 400, error.code, error.message, error.hint)
+
+    @classmethod
+    def internal(cls) -> Refusal:
+        """Return that of a fault of the service: what it was the log says, and nobody outside is told."""
+        return cls(500, "internal_error", "the service failed on this request", "Its log says where.")
 
     def body(self) -> dict[str, str]:
         return {"code": self.code, "message": self.message, "hint": self.hint}

@@ -172,6 +172,8 @@ def _percentile(seconds: Iterable[float], share: int) -> float | None:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, Refusal) and is_fault(error) and error.__cause__ is not None:
+        error = error.__cause__  # what the one who asked is not told
     text = str(error).partition("\n")[0][:300]
     ours = text and isinstance(error, Refusal | SurgeryError)
     return text if ours else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -91,6 +91,7 @@ class Runtime:
             # A file that is repaired in place leaves its folder's stamp alone.
             [stamp_of(self.store.root / name / ROLLOUT, inside=False) for name in self._folders()],
             [stamp_of(self.store.root / name / str(version)) for name, version in self.shelf.failures()],
+            self.shelf.overdue(),
         )
 
     def _folders(self) -> list[str]:
@@ -117,6 +118,19 @@ class Runtime:
         self.table = replace(self.table, rollouts=running)
         for subject in [s for s in list(self._said) if s and re.split("[:@]", s)[0] not in found]:
             del self._said[subject]
+        for subject in [s for s in list(self._said) if "@" in s and not self._is_there(s)]:
+            del self._said[subject]
+        self.shelf.forget([key for key in self.shelf.failures() if not self._is_there("{}@{}".format(*key))])
+
+    def _is_there(self, ref: str) -> bool:
+        """Whether the store holds a version, be it damaged."""
+        try:
+            self.store.resolve(ref)
+        except ModelNotFoundError:
+            return False
+        except (SurgeryError, OSError):
+            return True
+        return True
 
     def _aliases_of(self, name: str) -> Mapping[str, int]:
         try:
@@ -242,6 +256,20 @@ class Runtime:
         table = self.table
         name = self._only_name(table) if text is None else text
         return table.production.get(name)
+
+    def find_kept(self, text: str | None) -> Served | None:
+        """Return the version that a request means if it is in memory; None where `find` must load it, or say
+        why it cannot. Reads the store."""
+        try:
+            text, ref = self._read_ref(text, self.table)
+            if ref.selector == PRODUCTION and ref.name in self.table.production:
+                return self.table.production[ref.name]
+            served = self.shelf.loaded(self.store.resolve(text))
+        except (Refusal, SurgeryError, OSError):
+            return None
+        if served is not None:
+            self._keep(served)
+        return served
 
     def find(self, text: str | None) -> Served:
         """Return the version that a request means, loading it if need be. Blocks.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surgery.artifact.errors import StoreError, SurgeryError
@@ -18,6 +20,23 @@ from .settings import Settings
 
 Key = tuple[str, int]
 """Name and version."""
+RETRY_S = 60.0
+"""Seconds after which a version is tried again whose files are not known to be at fault: a GPU was full."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a version could not be loaded.
+
+    Attributes:
+        stamp: Of its files then.
+        reason: In words.
+        until: Moment, by the monotonic clock, up to which it is not tried again while they stay so.
+    """
+
+    stamp: object
+    reason: str
+    until: float
 
 
 class Shelf:
@@ -32,8 +51,10 @@ class Shelf:
         self.settings = settings
         self._in_use = in_use
         self._kept: OrderedDict[Key, Served] = OrderedDict()
-        self._failed: dict[Key, tuple[object, str]] = {}
+        self._failed: dict[Key, Failure] = {}
         self._loading = threading.Lock()
+        self._keeping = threading.Lock()
+        """Not the one above: nobody who is answered from memory waits for a version to be loaded."""
         kept = settings.graph_cache_mib > 0
         cache = GraphCache(settings.graph_cache, settings.graph_cache_mib) if kept else None
         self._engine = Engine(
@@ -72,7 +93,7 @@ class Shelf:
 
     def keep(self, served: Served) -> None:
         """Keep a version in memory; the least recently used of the kept ones go."""
-        with self._loading:
+        with self._keeping:
             self._kept[served.key] = served
             self._kept.move_to_end(served.key)
             others = [key for key in self._kept if key != served.key]
@@ -82,21 +103,33 @@ class Shelf:
 
     def reason(self, key: Key) -> str | None:
         """Return why a version could not be loaded; None if it was not tried, or could."""
-        return self._failed[key][1] if key in self._failed else None
+        return self._failed[key].reason if key in self._failed else None
 
     def failures(self) -> list[Key]:
         """Return the versions that could not be loaded."""
         return list(self._failed)
 
+    def overdue(self) -> list[Key]:
+        """Return those of them that may have passed by now."""
+        now = time.monotonic()
+        return [key for key, failure in list(self._failed.items()) if failure.until <= now]
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Forget that versions could not be loaded."""
+        for key in keys:
+            self._failed.pop(key, None)
+
     def _open(self, stored: StoredVersion, engine: Engine) -> Served:
-        """Load a version; one that failed is tried again only when its files have changed."""
+        """Load a version; one whose files are at fault is tried again only when they have changed."""
         key, stamp = (stored.name, stored.version), stamp_of(stored.path)
-        if key in self._failed and self._failed[key][0] == stamp:
-            raise StoreError(self._failed[key][1])
+        failure = self._failed.get(key)
+        if failure is not None and failure.stamp == stamp and time.monotonic() < failure.until:
+            raise StoreError(failure.reason)
         try:
             served = load_version(stored, engine)
         except Exception as error:  # whatever one model raises, it must not take others along
-            self._failed[key] = (stamp, reason_of(error))
+            lasts = math.inf if isinstance(error, StoreError) else RETRY_S
+            self._failed[key] = Failure(stamp, reason_of(error), time.monotonic() + lasts)
             raise StoreError(reason_of(error), getattr(error, "hint", "")) from error
         self._failed.pop(key, None)
         return_freed_blocks()

@@ -34,6 +34,7 @@ class Trials:
     Args:
         ask: Returns the answers of a version, run by a batcher.
         batcher: That of production.
+        desks: Places of the requests that production answers; a candidate has as many of its own.
         cores: Where digests are computed.
         metrics: What is counted.
         settings: The limits of a request.
@@ -42,10 +43,12 @@ class Trials:
 
     def __init__(
         self, ask: Callable[[Served, Question, Batcher, bool], Awaitable[Answers]], batcher: Batcher,
-        cores: Executor, metrics: Metrics, settings: Settings, lanes: int,
+        desks: asyncio.Semaphore, cores: Executor, metrics: Metrics, settings: Settings, lanes: int,
     ) -> None:  # fmt: skip
         self._ask = ask
         self._production = batcher
+        self._desks = desks
+        self._seats = asyncio.Semaphore(settings.max_concurrency)
         self._candidates = Batcher(lanes)
         self._shadow = Shadow(metrics, settings.max_pixels)
         self._cores = cores
@@ -74,7 +77,8 @@ class Trials:
         """
         if rollout.plan.kind == "canary":
             return await self._answer_canary(rollout, question)
-        answers = await self._ask(rollout.production, question, self._production, True)
+        async with self._desks:
+            answers = await self._ask(rollout.production, question, self._production, True)
         # Run by the server when the last byte of the answer has been sent.
         answers.response.background = BackgroundTask(self._show, rollout, question, answers)
         return answers.response
@@ -96,7 +100,8 @@ class Trials:
                 return answers.response
             since = None  # what the candidate spent is not production's
         try:
-            answers = await self._ask(rollout.production, question, self._production, False)
+            async with self._desks:
+                answers = await self._ask(rollout.production, question, self._production, False)
         except Exception as error:
             if is_fault(error):
                 rollout.failed("production", error)
@@ -112,7 +117,7 @@ class Trials:
         """Return the candidate's answers; None where it has none to give."""
         since, clock = time.perf_counter(), asyncio.timeout(self._patience_s)
         try:
-            async with clock:
+            async with clock, self._seats:
                 answers = await self._ask(rollout.candidate, question, self._candidates, False)
             fault = _fault(answers)
         except Exception as error:

@@ -330,8 +330,8 @@ class Store:
         if (manifest.name, manifest.version) != (name, version):
             return None, f"{path / MANIFEST_FILE}: written for {manifest.name}@{manifest.version}"
         real = path.resolve()
-        files = [(path / file).resolve() for file in manifest.files]
-        bad = [str(file) for file in files if not (file.is_relative_to(real) and file.is_file())]
+        files = [path / file for file in manifest.files]
+        bad = [str(file) for file in files if not (file.resolve().is_relative_to(real) and file.is_file())]
         return manifest, f"missing: {', '.join(bad)}" if bad else ""
 
     def _stored(self, name: str, version: int) -> StoredVersion:

@@ -77,6 +77,14 @@ def test_each_request_is_one_json_line(client: TestClient, caplog: pytest.LogCap
     assert first["time"].endswith("Z")
 
 
+def test_no_line_of_the_log_is_a_clients(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "surgery.service")
+    client.get("/x%0A2026-01-01 INFO status=200%1B[31m/é")
+    lines = [record.getMessage() for record in caplog.records if "/x" in record.getMessage()]
+    assert len(lines) == 1
+    assert "path=/x%0A2026-01-01%20INFO%20status=200%1B%5B31m/%C3%A9" in lines[0]
+
+
 def counted(client: TestClient) -> dict[tuple[str, ...], float]:
     families = text_string_to_metric_families(client.get("/metrics").text)
     return {

@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +20,10 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from tiny_models import RED, SCALE, add_classifier, add_segmenter, plain
 
-from service import batcher, predict
+from service import batcher, predict, shelf
 from service.limits import Brake, Guard
 from service.settings import Settings
+from surgery.artifact.errors import StoreError, SurgeryError
 from surgery.artifact.store import Store
 
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -256,16 +258,88 @@ def test_too_many_at_once_are_429(
     assert post(client, RED).status_code == 200
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, SurgeryError, StoreError])
 def test_a_fault_of_the_service_is_a_logged_500(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: Any
 ) -> None:
     def broken(*_: Any) -> Any:
-        raise RuntimeError("secret detail")
+        raise kind("/secret/place/model.onnx: cannot run (out of memory)")
 
     monkeypatch.setattr(predict, "read_logits", broken)
     error = refused(post(client, RED), 500, "internal_error")
     assert "secret" not in json.dumps(error)
-    assert "secret detail" in caplog.text
+    assert "/secret/place/model.onnx: cannot run" in caplog.text
+    if kind is RuntimeError:
+        return
+    files = [("image", ("x.png", data)) for data in (RED, b"no image")]
+    several = client.post("/predict", files=files, data={"model": "colours"})
+    codes = [result["error"]["code"] for result in several.json()["results"]]
+    assert (codes, "secret" in several.text) == (["internal_error", "bad_image"], False)
+
+
+def test_whoever_waits_for_a_version_to_be_loaded_holds_nobody_up(
+    store: Store, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        add_classifier(store)
+    client = serve(max_concurrency=2)
+    assert post(client, RED, "colours@2").json()["version"] == 2
+    begun, go_on, load = threading.Event(), threading.Event(), shelf.load_version
+
+    def slow(*given: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return load(*given)
+
+    monkeypatch.setattr(shelf, "load_version", slow)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(post, client, RED, "colours@3") for _ in range(2)]
+        try:
+            assert begun.wait(30)
+            until(lambda: client.get("/metrics").text.count("surgery_at_work 2") == 1)
+            for model in ("colours", "colours@production", "colours@1", "colours@2"):
+                answer = post(client, RED, model)
+                assert (answer.status_code, answer.json()["version"]) == (200, 2 if "2" in model else 1)
+            refused(post(client, RED, "colours@3"), 429, "too_many_requests")
+        finally:
+            go_on.set()
+        assert [each.result().json()["version"] for each in waiting] == [3, 3]
+
+
+def test_what_may_pass_is_tried_again_and_what_cannot_is_not(
+    store: Store, serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        add_classifier(store)
+    client, load, tried = serve(), shelf.load_version, []
+
+    def failing(stored: Any, *given: Any) -> Any:
+        tried.append(stored.version)
+        if tried.count(2) == 1 and stored.version == 2:
+            raise RuntimeError("the GPU is full")
+        if stored.version == 3:
+            raise StoreError("damaged")
+        return load(stored, *given)
+
+    monkeypatch.setattr(shelf, "load_version", failing)
+    monkeypatch.setattr(shelf, "RETRY_S", 0.0)
+    for model in ("colours@2", "colours@3", "colours@3"):
+        refused(post(client, RED, model), 503, "model_unavailable")
+    assert post(client, RED, "colours@2").status_code == 200
+    assert tried == [2, 3, 2]
+
+
+def test_a_version_that_is_removed_is_no_problem_any_more(
+    store: Store, serve: Callable[..., TestClient]
+) -> None:
+    add_classifier(store)
+    second = add_classifier(store)
+    client = serve(poll_s=0.05)
+    second.graph().write_bytes(b"damaged")
+    refused(post(client, RED, "colours@2"), 503, "model_unavailable")
+    assert len(client.get("/models").json()["problems"]) == 1
+    store.remove("colours", 2)
+    until(lambda: client.get("/models").json()["problems"] == [])
 
 
 def guarded(app: Any, messages: list[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -326,6 +327,23 @@ def test_a_candidate_that_hangs_leaves_time_for_production(
     finally:
         candidate[0].go_on.set()
     assert compare(client)["candidate"]["errors"] == 1
+
+
+def test_candidates_that_hang_take_no_place_of_production(
+    two: Store, serve: Serve, candidate: list[Network]
+) -> None:
+    two.start_rollout("colours", 2, "canary", 1)
+    client = serve(timeout_s=20, max_concurrency=2)
+    candidate[0].go_on.clear()
+    with ThreadPoolExecutor(3) as pool:
+        hanging = [pool.submit(version, client) for _ in range(3)]
+        try:
+            until(lambda: len(candidate[0].shapes) == 1)
+            assert version(client, model="colours@1") == 1
+            assert not any(each.done() for each in hanging)  # they are still waited for
+        finally:
+            candidate[0].go_on.set()
+        assert {each.result() for each in hanging} == {2}
 
 
 def test_what_the_client_did_wrong_is_no_error_of_the_candidate(two: Store, serve: Serve) -> None:
