@@ -40,7 +40,7 @@ def test_transfer_from_a_folder(colours, capsys):
 def test_memorise_and_shuffle_from_a_folder(colours, capsys):
     common = ("--seeds", 2, "--epochs", 2, "--per-class", 4)
     found = ask(capsys, "memorise", colours, "--plain", *common)
-    assert len(found["table"]) == 8
+    assert len(found["table"]) == 9
     assert found["built"]["error"] == 0
     small = ("--backbone", "yosinski_small", "--weights", "random", "--image-size", 32, "--blocks", "8,16")
     shuffled = ask(capsys, "shuffle", colours, *small, *common)
