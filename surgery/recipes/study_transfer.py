@@ -55,7 +55,7 @@ def ask(
     from surgery.study.fitting import Recipe
 
     groups = None if split == "random" else read_groups(Path(split))
-    pictures, digest = take_pictures(config, SIZE, folder, report)
+    pictures, digest = take_pictures(config, network, SIZE, folder, report)
     if groups is None and len(pictures.classes) < 4:
         raise ConfigError(
             f"{config.data}: {len(pictures.classes)} classes cannot be split into halves of two or more",

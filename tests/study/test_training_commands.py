@@ -67,6 +67,14 @@ def test_mistakes_end_with_2_and_say_what_to_do(colours, capsys, arguments, said
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("study", ["transfer", "memorise"])
+def test_images_that_are_too_small_for_the_network_are_refused_before_they_are_read(tmp_path, capsys, study):
+    assert main(["study", study, str(tmp_path / "nowhere"), "--image-size", "28"]) == 2
+    said = capsys.readouterr().err
+    assert "--image-size 28: too small for yosinski_small" in said
+    assert "--image-size 31 is the least it takes" in said
+
+
 def test_masks_are_refused(tmp_path, capsys):
     for folder in ("images", "masks"):
         (tmp_path / "data" / folder).mkdir(parents=True)
