@@ -52,6 +52,13 @@ def test_memorise_and_shuffle_from_a_folder(colours, capsys):
     )
 
 
+def test_a_file_of_groups_that_holds_none_is_not_taken_for_random_halves(colours, capsys):
+    groups = colours.parent / "groups.yaml"
+    groups.write_text("# natural: [bird, cat]\n")
+    assert main(["study", "transfer", str(colours), "--split", str(groups), "--image-size", "32"]) == 2
+    assert f"--split {groups}: the file is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
