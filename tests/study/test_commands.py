@@ -14,7 +14,8 @@ from surgery.artifact.passports import find_passport
 from surgery.artifact.store import Store
 from surgery.cli import main
 from surgery.study import pairs, parts
-from surgery.study.subject import read_subject
+from surgery.study.subject import read_checkpoint, read_subject
+from surgery.train.checkpoint import Progress, save_checkpoint
 
 
 @pytest.fixture
@@ -99,6 +100,22 @@ def test_a_start_is_what_training_began_with(stripes: Path, capsys: Any) -> None
     assert not start.state["head.linear.weight"].equal(end.state["head.linear.weight"])
     with pytest.raises(StoreError, match="'start' only"):
         read_subject(f"{stored.ref}:end")
+
+
+def test_a_checkpoint_is_the_average_that_was_judged_and_carries_the_name_of_its_run(
+    stripes: Path, tmp_path: Path
+) -> None:
+    stored = store_version(stripes)
+    raw, average = read_subject("tiny:start"), read_subject("tiny")
+    labels = set()
+    for run in ("tiny-a", "tiny-b"):
+        folder = tmp_path / run / "checkpoints"
+        folder.mkdir(parents=True)
+        path = save_checkpoint(folder, Progress(epoch=3), raw.state, None, "all", average.state)
+        found = read_checkpoint(path, stored)
+        assert found.digest == average.digest
+        labels.add(found.label)
+    assert labels == {f"tiny-{run}/epoch-0003-step-000000" for run in "ab"}
 
 
 def test_models_of_other_classes_share_what_they_can(tmp_path: Path, capsys: Any) -> None:
