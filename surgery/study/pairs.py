@@ -127,8 +127,11 @@ def compare_pair(
         found["mistakes"] = parts.take("mistakes", inputs, lambda: _mistakes(first, second, samples.judged))
         found["kappa"] = found["mistakes"]["kappa"]
     if "line" not in missing and walk:
-        found["line"] = _line(first, second, samples, wish, parts, report, inputs)
-        found["barrier"] = found["line"]["barrier"]
+        try:
+            found["line"] = _line(first, second, samples, wish, parts, report, inputs)
+            found["barrier"] = found["line"]["barrier"]
+        except ConfigError as error:
+            missing["line"] = error.message
     if "basin" not in missing and wish.basin and not same_weights([first, second]):
         found["basin"] = find_basin([first, second], samples.judged, wish, parts, report)
     return plain({**found, "missing": missing})  # type: ignore[no-any-return]

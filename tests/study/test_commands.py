@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from surgery.artifact.errors import ConfigError, DataError, StoreError
 from surgery.artifact.passports import find_passport
 from surgery.artifact.store import Store
 from surgery.cli import main
-from surgery.study import pairs, parts
+from surgery.study import line, pairs, parts
 from surgery.study.subject import read_checkpoint, read_subject
 from surgery.train.checkpoint import Progress, save_checkpoint
 
@@ -61,6 +63,36 @@ def test_two_models_are_compared_and_the_files_are_there(stripes: Path, capsys: 
     assert "default-src 'none'" in page
     assert "<script" not in page
     assert "kappa" in (folder / "table.txt").read_text()
+
+
+def test_a_line_without_a_finite_loss_is_left_out_and_not_kept(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_version(stripes)
+    store_version(stripes, moved_by=1)
+    words = ("study", "compare", "tiny@1", "tiny@2", "--basin", 0, "--points", 3)
+    whole = line.measure
+    with monkeypatch.context() as patch:
+        patch.setattr(line, "measure", lambda *given: replace(whole(*given), loss=math.nan))
+        code, found, _ = ask(capsys, *words)
+    assert (code, found["line"], found["barrier"]) == (0, None, None)
+    assert "no finite number" in found["missing"]["line"]
+    assert "There is no line between them" in found["said"][0]
+    assert found["cka"]
+    assert ask(capsys, *words)[1]["barrier"] is not None
+
+
+def test_runs_whose_line_is_missing_are_told(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(2):
+        store_version(stripes, "kept", moved_by=k)
+    whole = line.measure
+    monkeypatch.setattr(line, "measure", lambda *given: replace(whole(*given), loss=math.inf))
+    words = ("--pretrained", "kept@1", "kept@2", "--points", 3, "--basin", 0)
+    code, _, said = ask(capsys, "study", "compare", *words)
+    assert code == 0
+    assert "Not measured: the line of kept@1 and kept@2" in said.replace("\n", " ")
 
 
 def test_what_is_finished_is_read_and_other_inputs_are_computed(
