@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tiny_versions import draw_boxes, draw_stripes, store_version
 
-from surgery.artifact.errors import ConfigError, DataError, StoreError
+from surgery.artifact.errors import ConfigError, DataError, StoreError, SurgeryError
 from surgery.artifact.passports import find_passport
 from surgery.artifact.store import Store
 from surgery.cli import main
@@ -318,6 +318,9 @@ def test_a_passport_lies_beside_the_version_and_goes_with_it(stripes: Path, caps
     assert {row["module"] for row in found["criticality"]["modules"]} == set(found["depths"])
     assert "gap" in found["missing"]  # the tiny version's graph cannot be run
     text = page.read_text()
+    assert found["data"] == str(stripes)  # the page may be anybody's to see
+    assert str(stripes.parent) not in text
+    assert "each side of stripes." in text
     assert text.count("<style") == 1
     assert " style=" not in text  # the service lets a browser use that one block only
     assert ask(capsys, "models", "show", "tiny@1")[1]["passport"] == str(page)
@@ -332,7 +335,36 @@ def test_a_passport_without_the_data_says_what_is_missing(stripes: Path, capsys:
     stripes.rename(stripes.with_name("moved"))
     code, found, said = ask(capsys, "passport", "tiny")
     assert code == 0
-    assert {"cka", "barrier", "criticality", "gap"} <= set(found["missing"])
+    assert set(found["missing"]) == {"cka", "line", "barrier", "criticality", "gap"}
     assert "not in it: cka" in said
+    assert set(found["distance"]) == set(found["depths"])  # no image is needed for it
+    assert all(value > 0 for value in found["distance"].values())
     assert found["layers"]
-    assert find_passport(stored) is not None
+    page = find_passport(stored)
+    assert page is not None
+    assert str(stripes) in found["missing"]["cka"]
+    assert str(stripes.parent) not in page.read_text()
+    assert "<li>cka: stripes: the data that tiny@1 was trained on is not there</li>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("broken", "parts"),
+    [
+        ("compare_with_start", {"cka", "line", "barrier"}),
+        ("measure_criticality", {"criticality"}),
+        ("measure_distance", {"distance"}),
+    ],
+)
+def test_a_step_of_a_passport_that_fails_is_told_of_all_its_parts(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, broken: str, parts: set[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise SurgeryError("logits that are not finite")
+
+    store_version(stripes)
+    monkeypatch.setattr(f"surgery.recipes.passport.{broken}", fail)
+    code, found, _ = ask(capsys, "passport", "tiny")
+    assert code == 0
+    assert {part for part, why in found["missing"].items() if "not finite" in why} == parts
+    assert set(found["missing"]) == parts | {"gap"}
+    assert not any(found[part] for part in parts)
