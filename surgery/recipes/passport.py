@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import surgery
-from surgery.artifact.errors import ConfigError, UserError
+from surgery.artifact.errors import ConfigError, SurgeryError, UserError
 from surgery.artifact.passports import PAGE, VALUES, passport_folder
 from surgery.artifact.store import Store
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from surgery.train.reporting import Reporter
 
 SCHEMA = 1
+OF_BOTH = ("cka", "line", "barrier", "criticality")
+"""Parts that need the start and the data."""
 
 
 @dataclass(frozen=True)
@@ -143,32 +146,51 @@ def measure(
         ("data", "images", "cka", "distance", "relative", "barrier", "line", "criticality", "gap", "depths")
     )
     device = choose_device(config.device)
-    try:
-        table, targets = read_data(config.data, stored, report)
-    except UserError as error:
-        missing |= dict.fromkeys(("cka", "barrier", "criticality", "gap"), error.message)
-        return found
-    found["data"] = str(table.root)
-    found |= attempt("gap", missing, lambda: measure_gap(config, stored, table, targets, report))
-    subject = on_device(read_subject(stored.ref), device)
+    subject, start = on_device(read_subject(stored.ref), device), None
     try:
         start = on_device(read_start(subject), device)
     except UserError as error:
-        missing |= dict.fromkeys(("cka", "distance", "barrier", "criticality"), error.message)
+        missing |= dict.fromkeys(("distance", *OF_BOTH), error.message)
+    else:
+        found |= attempt(("distance",), missing, partial(measure_distance, config, subject, start))
+    try:
+        data = None if config.data is None else str(Path(config.data).resolve())
+        table, targets = read_data(data, stored, report)
+    except UserError as error:
+        missing |= dict.fromkeys(("gap", *OF_BOTH), error.message)
         return found
-    sides = (subject, start, table, targets, device)
-    found |= attempt("cka", missing, lambda: compare_with_start(config, sides, missing, report))
-    found |= attempt("criticality", missing, lambda: measure_criticality(config, sides, report))
+    found["data"] = str(table.root)
+    found |= attempt(("gap",), missing, partial(measure_gap, config, stored, table, targets, report))
+    if start:
+        sides = (subject, start, table, targets, device)
+        step = partial(compare_with_start, config, sides, missing, report)
+        found |= attempt(("cka", "line", "barrier"), missing, step)
+        found |= attempt(("criticality",), missing, partial(measure_criticality, config, sides, report))
     return found
 
 
-def attempt(part: str, missing: dict[str, str], measure_part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what a part measures; where it cannot be, note why and return nothing."""
+def attempt(
+    parts: tuple[str, ...], missing: dict[str, str], measure_parts: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what a step measures; where it cannot be, note why of all its parts and return nothing."""
     try:
-        return measure_part()
-    except UserError as error:
-        missing[part] = error.message
+        return measure_parts()
+    except SurgeryError as error:
+        missing |= dict.fromkeys(parts, error.message)
         return {}
+
+
+def measure_distance(config: PassportConfig, subject: Subject, start: Subject) -> dict[str, Any]:
+    """Return how far each module of a version moved from its start, and the stage of each."""
+    from surgery.study.modules import list_modules
+    from surgery.study.pairs import check_comparable, find_distances
+    from surgery.study.parts import Parts, study_folder
+
+    if reason := check_comparable(start, subject).get("distance"):
+        raise ConfigError(reason)
+    parts = Parts(study_folder(f"passport-{subject.label}"))
+    depths = {module.name: module.stage for module in list_modules(subject.model)}
+    return find_distances(start, subject, config.seed, parts) | {"depths": depths}
 
 
 def measure_gap(
@@ -200,8 +222,7 @@ Sides = tuple["Subject", "Subject", "Table", "TargetSpec", "torch.device"]
 def compare_with_start(
     config: PassportConfig, sides: Sides, missing: dict[str, str], report: Reporter
 ) -> dict[str, Any]:
-    """Return CKA, distances and the line between a version and its start, on val."""
-    from surgery.study.modules import list_modules
+    """Return CKA, mistakes and the line between a version and its start, on val."""
     from surgery.study.pairs import Samples, Wish, compare_pair
     from surgery.study.parts import Parts, study_folder
     from surgery.study.sample import draw_sample
@@ -213,11 +234,10 @@ def compare_with_start(
     wish = Wish(config.seed, basin=0)
     pair = compare_pair(start, subject, Samples(sample), wish, parts, report)
     if "line" in pair["missing"]:
-        missing["barrier"] = pair["missing"]["line"]
-    missing |= {part: reason for part, reason in pair["missing"].items() if part in ("cka", "distance")}
-    kept = ("cka", "distance", "relative", "barrier", "line", "mistakes")
-    depths = {module.name: module.stage for module in list_modules(subject.model)}
-    return {key: pair[key] for key in kept} | {"images": sample.images, "depths": depths}
+        missing |= dict.fromkeys(("line", "barrier"), pair["missing"]["line"])
+    if "cka" in pair["missing"]:
+        missing["cka"] = pair["missing"]["cka"]
+    return {key: pair[key] for key in ("cka", "barrier", "line", "mistakes")} | {"images": sample.images}
 
 
 def measure_criticality(config: PassportConfig, sides: Sides, report: Reporter) -> dict[str, Any]:

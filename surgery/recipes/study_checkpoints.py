@@ -51,7 +51,7 @@ def ask(
     report.line(
         f"{len(points)} checkpoints of {begun['backbone']}, epochs {points[0].epoch} to {points[-1].epoch}"
     )
-    _, digest = take_pictures(config, size, folder, report)
+    _, digest = take_pictures(config, begun["backbone"], size, folder, report)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     trainings = study.list_trainings(digest, begun, points, frozen, recipe, config.seeds)
     answers = run_trainings(trainings, study.run_checkpoint, config, folder, report)

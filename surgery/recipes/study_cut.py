@@ -57,7 +57,7 @@ def ask(
     from surgery.study.start import name_start
 
     start, loaded = name_start(backbone, weights)  # what is not to be had is said before the data is read
-    pictures, digest = take_pictures(config, SIZE, folder, report, join_val=False)
+    pictures, digest = take_pictures(config, backbone, SIZE, folder, report, join_val=False)
     options = study.list_options(backbone, loaded, len(pictures.classes), treatments or TREATMENTS, lowest)
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, KEPT_SHARE, device=config.device)
     trainings = study.list_trainings(digest, backbone, start, options, recipe, config.seeds)

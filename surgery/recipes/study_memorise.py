@@ -42,7 +42,7 @@ def ask(config: StudyConfig, network: str, regularised: bool, folder: Path, repo
     from surgery.study import memorise as study
     from surgery.study.fitting import Recipe
 
-    pictures, digest = take_pictures(config, SIZE, folder, report)
+    pictures, digest = take_pictures(config, network, SIZE, folder, report)
     conditions = study.CONDITIONS + (study.REGULARISED if regularised else ())
     recipe = Recipe(config.epochs or EPOCHS, config.batch_size or BATCH, LR, device=config.device)
     trainings = study.list_trainings(digest, network, conditions, recipe, config.seeds)

@@ -58,7 +58,7 @@ def ask(
     from surgery.study.start import name_start
 
     start, _ = name_start(backbone, weights)  # what is not to be had is said before the data is read
-    pictures, digest = take_pictures(config, SIZE, folder, report)
+    pictures, digest = take_pictures(config, backbone, SIZE, folder, report)
     side = pictures.train.images.shape[1]
     blocks = tuple(sorted({*blocks, side}, reverse=True)) if blocks else halve(side)
     for block in blocks:

@@ -54,14 +54,15 @@ def ask(
     from surgery.study import transfer as study
     from surgery.study.fitting import Recipe
 
-    groups = None if split == "random" else read_groups(Path(split))
-    pictures, digest = take_pictures(config, SIZE, folder, report)
-    if groups is None and len(pictures.classes) < 4:
+    drawn = split == "random"
+    groups = {} if drawn else read_groups(Path(split))
+    pictures, digest = take_pictures(config, network, SIZE, folder, report)
+    if drawn and len(pictures.classes) < 4:
         raise ConfigError(
             f"{config.data}: {len(pictures.classes)} classes cannot be split into halves of two or more",
             "Give data of four classes at least.",
         )
-    if groups is None:
+    if drawn:
         halves = [study.draw_halves(pictures.classes, seed) for seed in range(config.seeds)]
     else:
         pair = tuple(study.check_groups(groups, pictures.classes, split).values())
@@ -73,7 +74,7 @@ def ask(
     report.line(f"{len(bases)} bases, then what begins with their layers")
     answers = run_trainings(bases, study.run_transfer, config, folder, report)
     answers |= run_trainings(study.list_trainings(bases, layers), study.run_transfer, config, folder, report)
-    named = "random halves" if groups is None else " and ".join(groups)
+    named = "random halves" if drawn else " and ".join(groups)
     title = f"transfer on {Path(config.data).resolve().name}, {named}"
     return study.report(study.summarise(answers, layers), answers, title)
 
@@ -100,15 +101,18 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     """Return what a YAML file of groups holds, unchecked.
 
     Raises:
-        ConfigError: If it is not YAML, or not there.
+        ConfigError: If it is not YAML, not there, or empty.
     """
     import yaml
 
+    hint = "Two names with a list of classes each, such as `natural: [bird, cat]`."
+
     try:
-        found: dict[str, list[str]] = yaml.safe_load(path.read_text("utf-8"))
+        found: dict[str, list[str]] | None = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"--split {path}: neither random nor a YAML file of groups ({error})",
-            "Two names with a list of classes each, such as `natural: [bird, cat]`.",
+            f"--split {path}: neither random nor a YAML file of groups ({error})", hint
         ) from error
+    if found is None:
+        raise ConfigError(f"--split {path}: the file is empty", hint)
     return found

@@ -59,7 +59,7 @@ def run_study(
 
 
 def take_pictures(
-    config: StudyConfig, size: int, folder: Path, report: Reporter, join_val: bool = True
+    config: StudyConfig, network: str, size: int, folder: Path, report: Reporter, join_val: bool = True
 ) -> tuple[Pictures, str]:
     """Read and check the data, and keep its pixels for all trainings; returns them and their digest.
 
@@ -67,18 +67,19 @@ def take_pictures(
 
     Raises:
         DataError: With all problems of the data.
-        ConfigError: If it is not of one label an image, or too much for the memory.
+        ConfigError: If the network takes no images so small; if the data is not of one label an image, or
+            too much for the memory.
     """
     from surgery.data.targets import resolve_target
     from surgery.recipes.reading import read_checked
+    from surgery.study.fitting import check_size
     from surgery.study.pictures import read_pictures, save_pictures
 
+    side = config.image_size or size
+    check_size(network, side)
     table, _ = read_checked(Path(config.data), "classify", resolve_target, report)
     with report.task("reading images") as task:
-        pictures = read_pictures(
-            table, config.image_size or size, config.per_class, progress=task.update, join_val=join_val
-        )
-    side = pictures.train.images.shape[1]
+        pictures = read_pictures(table, side, config.per_class, progress=task.update, join_val=join_val)
     report.line(
         f"{len(pictures.train)} images to train on, {len(pictures.judged)} to judge by, {side}×{side}, "
         f"{len(pictures.classes)} classes"

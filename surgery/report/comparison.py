@@ -29,11 +29,11 @@ def render_comparison(study: dict[str, Any]) -> str:
     """
     charts = {}
     if "kinds" in study:
-        lines = _mean_lines(study)
-        charts = {
-            "lines": path_chart("Loss along the line", lines, "from the first to the second"),
-            "names": [line.name for line in lines],
-        }
+        if lines := _mean_lines(study):
+            charts = {
+                "lines": path_chart("Loss along the line", lines, "from the first to the second"),
+                "names": [line.name for line in lines],
+            }
     else:
         study = study | {"charts": draw_pair(study)}
     return read_template(TEMPLATE).render(study=study, charts=charts)
@@ -86,7 +86,8 @@ def draw_figure(study: dict[str, Any]) -> bytes:
     right.set(xlabel="from the first to the second", ylabel="loss, nats", ylim=(0, None))
     if "kinds" in study:
         left.legend(fontsize=7)
-        right.legend(fontsize=7)
+        if lines:
+            right.legend(fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     FigureCanvasAgg(figure)

@@ -33,12 +33,14 @@ class Checkpoint:
         sha256: Of the file.
         epoch: Epochs done.
         accuracy: On the run's own val.
+        averaged: Whether that, and what is fine-tuned, is the moving average of the weights.
     """
 
     path: str
     sha256: str
     epoch: int
     accuracy: float
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def list_checkpoints(folder: Path, most: int | None = None) -> list[Checkpoint]:
     from safetensors import safe_open
 
     from surgery.artifact.disk import sha256
+    from surgery.train.checkpoint import is_averaged
 
     paths = sorted((folder / "checkpoints").glob("epoch-*-step-000000.safetensors"))
     if len(paths) < 2:
@@ -111,10 +114,11 @@ def list_checkpoints(folder: Path, most: int | None = None) -> list[Checkpoint]:
     found = []
     for path in paths:
         with safe_open(path, framework="np") as file:
-            progress = json.loads(file.metadata()["progress"])
+            progress, averaged = json.loads(file.metadata()["progress"]), is_averaged(file)
         last = progress["history"][-1]
         metric = next(name for name in ("iou", "map", "accuracy") if name in last["val"])
-        found.append(Checkpoint(str(path.resolve()), sha256(path), progress["epoch"], last["val"][metric]))
+        accuracy = last["val"][metric]
+        found.append(Checkpoint(str(path.resolve()), sha256(path), progress["epoch"], accuracy, averaged))
     return found
 
 
@@ -138,12 +142,10 @@ def list_trainings(
 def run_checkpoint(training: CheckpointTraining, folder: Path) -> Answer:
     """Run one training (see `RunOne`)."""
     from surgery.nets.weights import LoadedWeights, timm_names
-    from surgery.train.checkpoint import load_tensors
+    from surgery.train.checkpoint import load_judged
 
     pictures = load_pictures(folder.parent, training.data)
-    kept = load_tensors(Path(training.checkpoint.path))
-    learnt = {key.removeprefix("model/"): value for key, value in kept.items() if key.startswith("model/")}
-    state = timm_names(learnt)
+    state = timm_names(load_judged(Path(training.checkpoint.path)))
     if training.weights.sha256:  # a partly frozen run keeps only what learnt
         before = load_start(training.network, training.weights).state or {}
         state = before | state

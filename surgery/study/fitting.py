@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from surgery.artifact.errors import ConfigError
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.weights import LoadedWeights
 from surgery.study.memory import MemoryFeed
@@ -107,6 +108,8 @@ ENOUGH = 1e9
 """Score of an epoch that has learnt enough: no later one is better, and the phase's patience ends it."""
 LOOKED = 256
 """Images at once where nothing is learnt."""
+LARGEST_LEAST = 256
+"""Side, in pixels, up to which the least one that a network takes is looked for."""
 
 
 @torch.inference_mode()
@@ -132,6 +135,38 @@ def make_network(
     """
     weights = weights or LoadedWeights(None, {})
     return build_model(network, "avg", "classify", classes, None, dropout, weights, seed)
+
+
+def check_size(network: str, size: int) -> None:
+    """Refuse images that are too small for a network, before anything is read or trained.
+
+    Args:
+        network: A backbone.
+        size: Side of the square input, pixels.
+
+    Raises:
+        ConfigError: With the least side above it that the network takes.
+    """
+    model = make_network(network, 2, 0.0, None, 0).eval()
+    if _takes(model, size):
+        return
+    least = next((side for side in range(size + 1, LARGEST_LEAST + 1) if _takes(model, side)), None)
+    raise ConfigError(
+        f"--image-size {size}: too small for {network}",
+        f"--image-size {least} is the least it takes; smaller images are scaled up to it."
+        if least
+        else "Take another network.",
+    )
+
+
+@torch.inference_mode()
+def _takes(model: Model, size: int) -> bool:
+    """Tell whether a network answers an image of some side: torch says so of its own layers alone."""
+    try:
+        model(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    except RuntimeError:
+        return False
+    return True
 
 
 def fit(

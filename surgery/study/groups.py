@@ -63,20 +63,22 @@ def compare_groups(
     Returns:
         `kinds`: a row for each kind with the number of its pairs and, as mean and deviation over them, CKA
         by stage, distance, kappa and barrier; `pairs`: each pair by itself; `basins`: of the runs from
-        pretrained and of those from random, where there are two at least; `missing`: which basins could not
-        be looked for, and why.
+        pretrained and of those from random, where there are two at least; `missing`: which lines and basins
+        could not be measured, and why.
 
     References:
         Neyshabur, Sedghi, Zhang 2020, arXiv:2008.11687, sections 3.2 and 3.3.
     """
     every: list[dict[str, Any]] = []
+    basins, missing = {}, {}
     plainly = Wish(wish.seed, wish.points, wish.bn, basin=0)
     for kind, pairs in groups.pairs().items():
         for first, second in pairs:
             found = compare_pair(first, second, samples, plainly, parts, report, kind not in UNTRAINED)
             every.append({"kind": kind, "first": first.label, "second": second.label, **found})
+            if "line" in found["missing"]:
+                missing[f"line of {first.label} and {second.label}"] = found["missing"]["line"]
     rows = [_summarise(kind, [row for row in every if row["kind"] == kind]) for kind in KINDS]
-    basins, missing = {}, {}
     for name, subjects in (("P-T", groups.pretrained), ("RI-T", groups.random)):
         if len(subjects) < 2 or not wish.basin:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from surgery.artifact.errors import ConfigError
 from surgery.nets.assemble import Model
 from surgery.study.measure import measure
 from surgery.study.modules import State, copy_state, first_difference, mix_states
@@ -96,6 +98,9 @@ def walk_line(
         training: Training images: batch norm behind the first stage that differs is measured anew on
             them at every place, the ends included.
 
+    Raises:
+        ConfigError: If the loss of a place is no finite number, so that there is no barrier to tell of.
+
     References:
         Neyshabur, Sedghi, Zhang 2020, arXiv:2008.11687, section 3.3; Jordan et al. 2023, arXiv:2211.08403
         (batch norm measured anew).
@@ -112,6 +117,11 @@ def walk_line(
             if seen is not None:
                 reestimate(model, seen, cut)
             found.append(measure(model, held))
+            if not math.isfinite(found[-1].loss):
+                raise ConfigError(
+                    f"the loss is no finite number {t:g} of the way from the first to the second",
+                    "Batch-norm statistics may not fit between them: try --bn reestimate.",
+                )
             progress(k + 1, points)
     losses, errors = tuple(each.loss for each in found), tuple(each.error for each in found)
     return Line(places, losses, errors, held.cut, seen is not None)

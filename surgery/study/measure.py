@@ -25,7 +25,8 @@ class Measured:
     """What a set of weights makes of a sample.
 
     Attributes:
-        loss: Mean cross-entropy over images, in nats; of masks over the pixels that count.
+        loss: Mean cross-entropy over images, in nats; of masks over all pixels that count, so that an image
+            weighs as much as it has of them.
         right: Which answers are right, of each image; of several labels each label of each image, of masks
             each pixel that counts.
     """
@@ -51,9 +52,10 @@ def measure(model: Model, held: Held) -> Measured:
     with torch.inference_mode():
         for batch, inputs in zip(held.sample.batches, held.inputs, strict=True):
             logits = suffix(inputs, batch.size)
-            total += float(loss(logits, batch.targets)) * len(batch.items)
             right.append(find_right(logits, batch.targets, output))
-    return Measured(total / held.sample.images, np.concatenate(right))
+            total += float(loss(logits, batch.targets)) * len(right[-1])
+    flags = np.concatenate(right)
+    return Measured(total / max(1, len(flags)), flags)
 
 
 def find_right(logits: Tensor, targets: Tensor, output: OutputSpec) -> Flags:

@@ -34,6 +34,12 @@ def corrupt_labels(side: Side, share: float, classes: int, seed: int) -> Side:
     return replace(side, labels=np.where(hit, drawn, side.labels).astype(np.int64))
 
 
+def permute_labels(side: Side, seed: int) -> Side:
+    """Return a side with its labels dealt out anew: as many of each class, none for what is in the image."""
+    order = np.random.default_rng([seed, 2017]).permutation(len(side))
+    return replace(side, labels=side.labels[order])
+
+
 def draw_signs(side: Side, seed: int) -> Side:
     """Return a side whose labels are fair coins, 0 and 1: the signs of the Rademacher complexity."""
     coins = np.random.default_rng([seed, 3030]).integers(2, size=len(side))

@@ -104,8 +104,7 @@ def compare_pair(
         ConfigError: If nothing can be compared.
     """
     missing = check_comparable(first, second)
-    ids = {"first": first.digest, "second": second.digest}
-    inputs = ids | {"data": samples.judged.digest}
+    inputs = _name_both(first, second) | {"data": samples.judged.digest}
     name = f"{first.label} and {second.label}"
     found: dict[str, Any] = dict.fromkeys(
         ("cka", "distance", "relative", "mistakes", "kappa", "line", "barrier", "basin")
@@ -116,22 +115,34 @@ def compare_pair(
                 "cka", inputs, lambda: compare_stages(first, second, samples.judged, watched(task))
             )
     if "distance" not in missing:
-        far = wish.seed + FAR_SEED
-
-        def measure_all() -> dict[str, Any]:
-            return measure_distances(first, second, read_random(first, far), not same_network(first, second))
-
-        apart = parts.take("distance", ids | {"random": far}, measure_all)
-        found |= {"distance": apart["absolute"], "relative": apart["relative"]}
+        found |= find_distances(first, second, wish.seed, parts)
     if "kappa" not in missing:
         found["mistakes"] = parts.take("mistakes", inputs, lambda: _mistakes(first, second, samples.judged))
         found["kappa"] = found["mistakes"]["kappa"]
     if "line" not in missing and walk:
-        found["line"] = _line(first, second, samples, wish, parts, report, inputs)
-        found["barrier"] = found["line"]["barrier"]
+        try:
+            found["line"] = _line(first, second, samples, wish, parts, report, inputs)
+            found["barrier"] = found["line"]["barrier"]
+        except ConfigError as error:
+            missing["line"] = error.message
     if "basin" not in missing and wish.basin and not same_weights([first, second]):
         found["basin"] = find_basin([first, second], samples.judged, wish, parts, report)
     return plain({**found, "missing": missing})  # type: ignore[no-any-return]
+
+
+def find_distances(first: Subject, second: Subject, seed: int, parts: Parts) -> dict[str, Any]:
+    """Return `distance` and `relative` of two models of one backbone; no image is needed."""
+    far = seed + FAR_SEED
+
+    def measure_all() -> dict[str, Any]:
+        return measure_distances(first, second, read_random(first, far), not same_network(first, second))
+
+    apart = parts.take("distance", _name_both(first, second) | {"random": far}, measure_all)
+    return {"distance": apart["absolute"], "relative": apart["relative"]}
+
+
+def _name_both(first: Subject, second: Subject) -> dict[str, Any]:
+    return {"first": first.digest, "second": second.digest}
 
 
 def same_weights(subjects: Sequence[Subject]) -> bool:

@@ -20,7 +20,7 @@ from surgery.train.interrupt import raise_if_requested
 from surgery.train.reporting import Task
 from surgery.train.run import runs_root
 
-SCHEMA = 1
+SCHEMA = 2
 """Changes when a part would come out otherwise from the same inputs."""
 
 

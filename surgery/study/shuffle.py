@@ -121,20 +121,26 @@ def conclude(gains: Gains) -> tuple[str, str]:
     found += (
         f"it is seen to help down to blocks of {min(helped)}." if helped else "at no size is it seen to help."
     )
+    if not helped and first.small:
+        return found, "The pretrained weights give next to nothing here: try another backbone."
     if not helped:
         return (
             found,
-            "The pretrained weights give nothing here that this many seeds show: try another backbone.",
+            "Whether the pretrained weights help cannot be told from these seeds: take more --seeds.",
         )
     if last.verdict == "above" and (gains.kept.verdict == "open" or last.mean > first.mean / 2):
         advice = (
             "Much of the gain outlives the shuffling, so it is low-level features and statistics that "
             "transfer: the lower layers are what to keep."
         )
-    else:
+    elif gains.kept.verdict == "below" or last.mean <= first.mean / 2:
         advice = (
             "Most of the gain goes with the order of the blocks, so it is features of whole objects that "
             "transfer: keep the upper layers too, and cut late."
+        )
+    else:
+        advice = (
+            "How much of the gain outlives the shuffling cannot be told from these seeds: take more --seeds."
         )
     return found, advice
 

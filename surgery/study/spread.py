@@ -9,7 +9,8 @@ import numpy as np
 
 LEVEL = 0.95
 MARGIN = 0.02
-"""A loss of accuracy up to which a cheaper way may count as equal, beside not being seen to lose any."""
+"""A loss of accuracy up to which a cheaper way may count as equal, beside not being seen to lose any; and
+the gain up to which a dearer way is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Spread:
         if self.half is None or self.low <= 0 <= self.high:
             return "open"
         return "above" if self.mean > 0 else "below"
+
+    @property
+    def small(self) -> bool:
+        """Read as an accuracy that is gained: whether it is seen to be none worth speaking of, or less."""
+        return self.half is not None and self.high <= MARGIN
 
     @property
     def loss(self) -> str:

@@ -19,7 +19,7 @@ from surgery.nets.restore import initial_model, restore_model
 from surgery.nets.weights import LoadedWeights
 from surgery.study.modules import State, copy_state
 from surgery.study.parts import digest_state
-from surgery.train.checkpoint import load_checkpoint
+from surgery.train.checkpoint import load_judged, restore_weights
 from surgery.train.run import RUN_FILE, runs_root
 
 START = "start"
@@ -31,7 +31,7 @@ class Subject:
     """One model of a study."""
 
     label: str
-    """What it is called: the user's word, with the version's number."""
+    """What it is called: the user's word, with the version's number; RUN/CHECKPOINT of a checkpoint."""
     stored: StoredVersion
     """The version whose manifest says what it takes and answers."""
     model: Model
@@ -151,17 +151,17 @@ def _from_checkpoint(path: Path) -> Subject:
 
 
 def read_checkpoint(path: Path, stored: StoredVersion) -> Subject:
-    """Return the model as it was at a checkpoint of a version's run.
+    """Return the model as it was judged at a checkpoint of a version's run (see `load_judged`).
 
     Raises:
         StoreError: The file is missing, damaged, or of another model.
     """
     model = initial_model(stored.manifest)
     try:
-        load_checkpoint(path, model)
+        restore_weights(model, load_judged(path))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise StoreError(f"{path}: {error}", "Take another checkpoint of the run.") from error
-    return _subject(path.stem, stored, model)
+    return _subject(f"{path.resolve().parent.parent.name}/{path.stem}", stored, model)
 
 
 def on_device(subject: Subject, device: torch.device) -> Subject:

@@ -155,6 +155,26 @@ def restore_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         raise KeyError(f"these are not the model's tensors: {unexpected[:3]}")
 
 
+def load_judged(path: Path) -> dict[str, Tensor]:
+    """Return the weights that the scores of a checkpoint are of, by their key in the model.
+
+    Those are the moving average where the run keeps one, since it is what the loop judges; else the weights
+    that learn.
+
+    Args:
+        path: A file written by `save_checkpoint`.
+    """
+    with safe_open(path, framework="pt") as file:
+        kind = "average/" if is_averaged(file) else "model/"
+        keys = [key for key in file.keys() if key.startswith(kind)]  # noqa: SIM118
+        return {key.removeprefix(kind): file.get_tensor(key) for key in keys}
+
+
+def is_averaged(file: Any) -> bool:
+    """Tell whether an open checkpoint holds a moving average."""
+    return any(key.startswith("average/") for key in file.keys())  # noqa: SIM118
+
+
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors of a safetensors file."""
     with safe_open(path, framework="pt") as file:

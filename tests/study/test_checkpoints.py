@@ -22,10 +22,10 @@ from surgery.study.checkpoints import (
     run_checkpoint,
     summarise,
 )
-from surgery.study.fitting import Recipe
+from surgery.study.fitting import Recipe, make_network
 from surgery.study.pictures import save_pictures
 from surgery.study.start import Start
-from surgery.train.checkpoint import Progress, save_checkpoint
+from surgery.train.checkpoint import Progress, load_judged, save_checkpoint
 
 
 def write_run(folder: Path, strategy: str = "random", epochs: int = 5) -> Path:
@@ -77,6 +77,36 @@ def test_a_training_starts_from_the_checkpoint(pictures, tmp_path):
         study.make_network = original
     for key, value in started.backbone.state_dict().items():  # frozen: it is still what it started as
         assert torch.equal(seen[0].backbone.state_dict()[key], value), key
+
+
+def test_of_a_run_with_an_average_the_average_is_what_is_taken(tmp_path):
+    """Its scores are those of the average, so raw weights would be paired with the accuracy of others."""
+    run = write_run(tmp_path / "run", epochs=1)
+    raw, average = ({"a": torch.full((2,), value)} for value in (1.0, 2.0))
+    progress = Progress(epoch=1, history=[{"val": {"accuracy": 0.5}}])
+    path = save_checkpoint(run / "checkpoints", progress, raw, None, "all", average)
+    assert load_judged(path)["a"].tolist() == [2.0, 2.0]
+    assert "head.linear.weight" in load_judged(next((run / "checkpoints").glob("epoch-0000-*")))
+    assert [point.averaged for point in list_checkpoints(run)] == [False, True]
+
+
+def test_a_model_with_an_average_is_fine_tuned_from_it(pictures, tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", epochs=1)
+    raw, average = (
+        build_model("yosinski_small", "avg", "classify", 3, None, 0.0, LoadedWeights(None, {}), seed)
+        for seed in (7, 8)
+    )
+    progress = Progress(epoch=1, history=[{"val": {"accuracy": 0.5}}])
+    save_checkpoint(run / "checkpoints", progress, raw.state_dict(), None, "all", average.state_dict())
+    digest = save_pictures(pictures, tmp_path)
+    (training,) = list_trainings(digest, read_run(run), list_checkpoints(run)[1:], True, Recipe(1, 8), 1)
+    seen = []
+    monkeypatch.setattr(
+        "surgery.study.checkpoints.make_network", lambda *given: seen.append(make_network(*given)) or seen[-1]
+    )
+    run_checkpoint(training, tmp_path / "one")
+    wanted = average.backbone.state_dict()
+    assert all(value.equal(wanted[key]) for key, value in seen[0].backbone.state_dict().items())
 
 
 def made_up(targets):

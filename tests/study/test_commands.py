@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_versions import draw_boxes, draw_stripes, store_version
 
-from surgery.artifact.errors import ConfigError, DataError, StoreError
+from surgery.artifact.errors import ConfigError, DataError, StoreError, SurgeryError
 from surgery.artifact.passports import find_passport
 from surgery.artifact.store import Store
 from surgery.cli import main
-from surgery.study import pairs, parts
-from surgery.study.subject import read_subject
+from surgery.study import line, pairs, parts
+from surgery.study.subject import read_checkpoint, read_subject
+from surgery.train.checkpoint import Progress, save_checkpoint
 
 
 @pytest.fixture
@@ -62,6 +65,36 @@ def test_two_models_are_compared_and_the_files_are_there(stripes: Path, capsys: 
     assert "kappa" in (folder / "table.txt").read_text()
 
 
+def test_a_line_without_a_finite_loss_is_left_out_and_not_kept(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_version(stripes)
+    store_version(stripes, moved_by=1)
+    words = ("study", "compare", "tiny@1", "tiny@2", "--basin", 0, "--points", 3)
+    whole = line.measure
+    with monkeypatch.context() as patch:
+        patch.setattr(line, "measure", lambda *given: replace(whole(*given), loss=math.nan))
+        code, found, _ = ask(capsys, *words)
+    assert (code, found["line"], found["barrier"]) == (0, None, None)
+    assert "no finite number" in found["missing"]["line"]
+    assert "There is no line between them" in found["said"][0]
+    assert found["cka"]
+    assert ask(capsys, *words)[1]["barrier"] is not None
+
+
+def test_runs_whose_line_is_missing_are_told(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(2):
+        store_version(stripes, "kept", moved_by=k)
+    whole = line.measure
+    monkeypatch.setattr(line, "measure", lambda *given: replace(whole(*given), loss=math.inf))
+    words = ("--pretrained", "kept@1", "kept@2", "--points", 3, "--basin", 0)
+    code, _, said = ask(capsys, "study", "compare", *words)
+    assert code == 0
+    assert "Not measured: the line of kept@1 and kept@2" in said.replace("\n", " ")
+
+
 def test_what_is_finished_is_read_and_other_inputs_are_computed(
     stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +132,22 @@ def test_a_start_is_what_training_began_with(stripes: Path, capsys: Any) -> None
     assert not start.state["head.linear.weight"].equal(end.state["head.linear.weight"])
     with pytest.raises(StoreError, match="'start' only"):
         read_subject(f"{stored.ref}:end")
+
+
+def test_a_checkpoint_is_the_average_that_was_judged_and_carries_the_name_of_its_run(
+    stripes: Path, tmp_path: Path
+) -> None:
+    stored = store_version(stripes)
+    raw, average = read_subject("tiny:start"), read_subject("tiny")
+    labels = set()
+    for run in ("tiny-a", "tiny-b"):
+        folder = tmp_path / run / "checkpoints"
+        folder.mkdir(parents=True)
+        path = save_checkpoint(folder, Progress(epoch=3), raw.state, None, "all", average.state)
+        found = read_checkpoint(path, stored)
+        assert found.digest == average.digest
+        labels.add(found.label)
+    assert labels == {f"tiny-{run}/epoch-0003-step-000000" for run in "ab"}
 
 
 def test_models_of_other_classes_share_what_they_can(tmp_path: Path, capsys: Any) -> None:
@@ -269,6 +318,9 @@ def test_a_passport_lies_beside_the_version_and_goes_with_it(stripes: Path, caps
     assert {row["module"] for row in found["criticality"]["modules"]} == set(found["depths"])
     assert "gap" in found["missing"]  # the tiny version's graph cannot be run
     text = page.read_text()
+    assert found["data"] == str(stripes)  # the page may be anybody's to see
+    assert str(stripes.parent) not in text
+    assert "each side of stripes." in text
     assert text.count("<style") == 1
     assert " style=" not in text  # the service lets a browser use that one block only
     assert ask(capsys, "models", "show", "tiny@1")[1]["passport"] == str(page)
@@ -283,7 +335,36 @@ def test_a_passport_without_the_data_says_what_is_missing(stripes: Path, capsys:
     stripes.rename(stripes.with_name("moved"))
     code, found, said = ask(capsys, "passport", "tiny")
     assert code == 0
-    assert {"cka", "barrier", "criticality", "gap"} <= set(found["missing"])
+    assert set(found["missing"]) == {"cka", "line", "barrier", "criticality", "gap"}
     assert "not in it: cka" in said
+    assert set(found["distance"]) == set(found["depths"])  # no image is needed for it
+    assert all(value > 0 for value in found["distance"].values())
     assert found["layers"]
-    assert find_passport(stored) is not None
+    page = find_passport(stored)
+    assert page is not None
+    assert str(stripes) in found["missing"]["cka"]
+    assert str(stripes.parent) not in page.read_text()
+    assert "<li>cka: stripes: the data that tiny@1 was trained on is not there</li>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("broken", "parts"),
+    [
+        ("compare_with_start", {"cka", "line", "barrier"}),
+        ("measure_criticality", {"criticality"}),
+        ("measure_distance", {"distance"}),
+    ],
+)
+def test_a_step_of_a_passport_that_fails_is_told_of_all_its_parts(
+    stripes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, broken: str, parts: set[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise SurgeryError("logits that are not finite")
+
+    store_version(stripes)
+    monkeypatch.setattr(f"surgery.recipes.passport.{broken}", fail)
+    code, found, _ = ask(capsys, "passport", "tiny")
+    assert code == 0
+    assert {part for part, why in found["missing"].items() if "not finite" in why} == parts
+    assert set(found["missing"]) == parts | {"gap"}
+    assert not any(found[part] for part in parts)

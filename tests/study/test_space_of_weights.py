@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,40 @@ def test_the_loss_is_that_of_the_models_own_answers(stripes: Path) -> None:
     found = measure(model, hold(model, sample, 3))
     assert found.loss == pytest.approx(float(nn.functional.cross_entropy(logits, batch.targets)), abs=1e-6)
     assert found.right.tolist() == (logits.argmax(1) == batch.targets).tolist()
+
+
+def test_the_loss_of_masks_is_the_mean_over_all_pixels_that_count(tmp_path: Path) -> None:
+    """However few of them a batch has: here one image is unlabelled but for a corner."""
+    data = draw_boxes(tmp_path / "boxes")
+    model, _ = tiny_facts(data, "tiny", 5)
+    sample = sample_of(data, model, batch_size=1)
+    first, *others = sample.batches
+    targets = torch.full_like(first.targets, 255)
+    targets[:, :4, :4] = first.targets[:, :4, :4]
+    sample = replace(sample, batches=(replace(first, targets=targets), *others))
+    with torch.inference_mode():
+        total = sum(
+            float(
+                nn.functional.cross_entropy(
+                    model(batch.inputs["images"])[0], batch.targets, ignore_index=255, reduction="sum"
+                )
+            )
+            for batch in sample.batches
+        )
+    pixels = sum(int((batch.targets != 255).sum()) for batch in sample.batches)
+    found = measure(model, hold(model, sample, 0))
+    assert len(found.right) == pixels == 16 + 3 * 40 * 48
+    assert found.loss == pytest.approx(total / pixels, rel=1e-5)
+
+
+def test_a_line_without_a_finite_loss_has_no_barrier(stripes: Path) -> None:
+    """The largest of numbers among which one is none is not that one."""
+    model, _ = tiny_facts(stripes, "tiny", 5)
+    start, moved = two_states(model)
+    key = next(key for key in start if key.endswith("running_var"))
+    start[key], moved[key] = torch.full_like(start[key], 1.0), torch.full_like(start[key], -3.0)
+    with pytest.raises(ConfigError, match=r"no finite number 0\.5 of the way"):
+        walk_line(model, start, moved, sample_of(stripes, model), quiet, 3)
 
 
 def test_a_measurement_leaves_the_model_as_it_was(stripes: Path) -> None:

@@ -40,7 +40,7 @@ def test_transfer_from_a_folder(colours, capsys):
 def test_memorise_and_shuffle_from_a_folder(colours, capsys):
     common = ("--seeds", 2, "--epochs", 2, "--per-class", 4)
     found = ask(capsys, "memorise", colours, "--plain", *common)
-    assert len(found["table"]) == 8
+    assert len(found["table"]) == 9
     assert found["built"]["error"] == 0
     small = ("--backbone", "yosinski_small", "--weights", "random", "--image-size", 32, "--blocks", "8,16")
     shuffled = ask(capsys, "shuffle", colours, *small, *common)
@@ -50,6 +50,13 @@ def test_memorise_and_shuffle_from_a_folder(colours, capsys):
         ask(capsys, "shuffle", colours, *small, "--permute", "each", *common)["permutation"]
         == "each image its own"
     )
+
+
+def test_a_file_of_groups_that_holds_none_is_not_taken_for_random_halves(colours, capsys):
+    groups = colours.parent / "groups.yaml"
+    groups.write_text("# natural: [bird, cat]\n")
+    assert main(["study", "transfer", str(colours), "--split", str(groups), "--image-size", "32"]) == 2
+    assert f"--split {groups}: the file is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,14 @@ def test_memorise_and_shuffle_from_a_folder(colours, capsys):
 def test_mistakes_end_with_2_and_say_what_to_do(colours, capsys, arguments, said):
     assert main(["study", "transfer", str(colours), *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["transfer", "memorise"])
+def test_images_that_are_too_small_for_the_network_are_refused_before_they_are_read(tmp_path, capsys, study):
+    assert main(["study", study, str(tmp_path / "nowhere"), "--image-size", "28"]) == 2
+    said = capsys.readouterr().err
+    assert "--image-size 28: too small for yosinski_small" in said
+    assert "--image-size 31 is the least it takes" in said
 
 
 def test_masks_are_refused(tmp_path, capsys):
