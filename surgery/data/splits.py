@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,8 @@ def draw_val(
         drawn = _draw(fresh, min(max(0, wanted), max(0, len(fresh) - 1)), seed)
     else:
         drawn = _draw_first(fresh, share, seed)
+    if groups and groups[0][0].label is not None:
+        drawn = _even_out(fresh, drawn, placed, items, seed)
     moved = {item.image for group in drawn for item in group}
     moved |= {image for image, side in placed.items() if side == "val"}
     return [replace(item, split="val") if item.image in moved else item for item in items]
@@ -115,6 +118,26 @@ def _draw(groups: list[Group], count: int, seed: int) -> list[Group]:
         groups, test_size=count, random_state=seed, stratify=labels if kinds > 1 and fits else None
     )
     return list(drawn)
+
+
+def _even_out(
+    fresh: list[Group], drawn: list[Group], placed: Mapping[Path, str], items: Sequence[Item], seed: int
+) -> list[Group]:
+    """Move as few groups as it takes for every class with two groups to be on both sides, one in train."""
+    rng = np.random.default_rng(seed)
+    standing = {(item.label, placed[item.image]) for item in items if item.image in placed}
+    chosen = {group[0].image for group in drawn}
+    by_label: dict[int | None, list[Path]] = defaultdict(list)
+    for group in fresh:
+        by_label[group[0].label].append(group[0].image)
+    for label, firsts in by_label.items():
+        val, train = [i for i in firsts if i in chosen], [i for i in firsts if i not in chosen]
+        in_val, in_train = (label, "val") in standing, (label, "train") in standing
+        if not val and not in_val and (in_train or len(train) > 1):
+            chosen.add(train[rng.integers(len(train))])
+        elif not train and not in_train:
+            chosen.remove(val[rng.integers(len(val))])
+    return [group for group in fresh if group[0].image in chosen]
 
 
 def _draw_even(groups: list[Group], count: int, seed: int) -> list[Group]:
