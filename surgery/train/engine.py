@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.errors import TrainingError
 from surgery.data.resizing import describe_size
@@ -31,7 +29,7 @@ from surgery.train.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from surgery.train.cut import Suffix
+from surgery.train.cut import Suffix, set_head_norms
 from surgery.train.device import largest_fitting
 from surgery.train.feed import Batch, Feed
 from surgery.train.losses import Loss
@@ -124,7 +122,7 @@ class Loop:
         if newest:
             load_checkpoint(newest, self.model, optimizer, average.tensors if average else None)
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first, self.rule.tap), optimizer)
-        state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, self.model.head, average)
+        state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, average)
         try:
             fill_cache(feed, self.report)
             self.team.wait()
@@ -164,8 +162,7 @@ class Loop:
                 share = learning_rate(done, updates * phase.epochs, options.warmup_share)
                 for settings in state.optimizer.param_groups:
                     settings["lr"] = settings["peak_lr"] * share
-                for norm in state.norms:  # one image with a map of one position has no variance to learn from
-                    norm.train(len(batch.items) > 1)
+                set_head_norms(self.model, len(batch.items))
                 update = self._update(batch, state, progress, done / (updates * phase.epochs), first, group)
                 try:
                     values = self.rule.learn(batch, update)
@@ -294,13 +291,7 @@ class _PhaseState:
     optimizer: torch.optim.Optimizer
     prepared: Any
     clock: _Clock
-    head: nn.Module
     average: Average | None
-
-    @cached_property
-    def norms(self) -> list[nn.Module]:
-        """The head's batch norms."""
-        return [module for module in self.head.modules() if isinstance(module, _BatchNorm)]
 
     @property
     def learning(self) -> list[Tensor]:

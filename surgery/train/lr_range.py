@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from surgery.artifact.errors import TrainingError
+from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.cache import fill_cache
 from surgery.train.checkpoint import restore_weights
-from surgery.train.cut import Suffix
+from surgery.train.cut import Suffix, set_head_norms
 from surgery.train.engine import Loop, learnt_keys
 from surgery.train.feed import Feed
 from surgery.train.losses import Loss
@@ -74,7 +75,7 @@ def measure_rates(loop: Loop) -> RangeTest:
     try:
         fill_cache(feed, loop.report)
         with loop.report.task("testing learning rates") as task:
-            return _run(suffix, feed, loop.loss, optimizer, options.batch_size, task.update)
+            return _run(model, suffix, feed, loop.loss, optimizer, options.batch_size, task.update)
     finally:
         feed.close()
         restore_weights(model, before)
@@ -82,6 +83,7 @@ def measure_rates(loop: Loop) -> RangeTest:
 
 
 def _run(
+    model: Model,
     suffix: nn.Module,
     feed: Feed,
     loss: Loss,
@@ -100,6 +102,7 @@ def _run(
         for batch in feed.epoch(epoch, batch_size):
             for group in optimizer.param_groups:
                 group["lr"] = float(rates[len(seen)]) * group["peak_lr"] / top
+            set_head_norms(model, len(batch.items))
             value = loss(suffix(batch.inputs, batch.size), batch.targets) * batch.weight
             mean = SMOOTHING * mean + (1 - SMOOTHING) * float(value.detach())
             smooth = mean / (1 - SMOOTHING ** (len(seen) + 1))

@@ -321,6 +321,21 @@ def test_a_batch_that_does_not_fit_names_one_that_does(stripes, tmp_path, monkey
     assert "--batch-size 3 fits; --accumulate 4 " in caught.value.hint
 
 
+def test_one_image_may_be_what_fits_where_a_head_pools_to_one_position(boxes, tmp_path, monkeypatch):
+    loop = make_loop(boxes, tmp_path / "run", 6, batch_size=2, head="deeplabv3plus", backbone="test_resnet")
+    forward = cut.Suffix.forward
+
+    def small(self, inputs, size):
+        if not torch.is_inference_mode_enabled() and len(next(iter(inputs.values()))) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, inputs, size)
+
+    monkeypatch.setattr(cut.Suffix, "forward", small)
+    with pytest.raises(TrainingError, match="2 images at once do not fit") as caught:
+        loop.run(resume=False)
+    assert "--batch-size 1 fits; --accumulate 2 " in caught.value.hint
+
+
 def test_a_tracker_that_is_not_installed_says_how_to_get_it():
     check_trackers(("tensorboard",))
     with pytest.raises(ConfigError, match="mlflow") as caught:

@@ -29,6 +29,12 @@ def test_the_noise_of_the_first_steps_is_no_slope():
     assert _choose(rates, list(curve)).chosen == pytest.approx(1e-3, rel=0.3)
 
 
+def test_rates_are_tested_on_batches_of_one_image_too(boxes, tmp_path, monkeypatch):
+    monkeypatch.setattr(lr_range, "STEPS", 8)
+    loop = make_loop(boxes, tmp_path / "run", 6, batch_size=1, head="deeplabv3plus", backbone="test_resnet")
+    assert len(measure_rates(loop).losses) >= 4
+
+
 def test_the_model_is_left_as_it_was_and_a_useful_rate_is_found(stripes, tmp_path, monkeypatch):
     monkeypatch.setattr(lr_range, "STEPS", 40)
     loop = make_loop(stripes, tmp_path / "run", 6, dropout=0)
