@@ -23,6 +23,7 @@ from surgery.train.engine import Loop, learnt_keys
 from surgery.train.feed import Feed
 from surgery.train.losses import Loss
 from surgery.train.optimizers import make_optimizer
+from surgery.train.team import Team
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 80
@@ -75,7 +76,8 @@ def measure_rates(loop: Loop) -> RangeTest:
     try:
         fill_cache(feed, loop.report)
         with loop.report.task("testing learning rates") as task:
-            return _run(model, suffix, feed, loop.loss, optimizer, options.batch_size, task.update)
+            team = Team(loop.accelerator)
+            return _run(model, suffix, feed, loop.loss, optimizer, options.batch_size, team, task.update)
     finally:
         feed.close()
         restore_weights(model, before)
@@ -89,6 +91,7 @@ def _run(
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     batch_size: int,
+    team: Team,
     progress: Callable[[int, int], None],
 ) -> RangeTest:
     """Train for some steps with a rate that rises; epochs follow each other until the steps are done."""
@@ -104,7 +107,10 @@ def _run(
                 group["lr"] = float(rates[len(seen)]) * group["peak_lr"] / top
             set_head_norms(model, len(batch.items))
             value = loss(suffix(batch.inputs, batch.size), batch.targets) * batch.weight
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * float(value.detach())
+            common, _ = team.mean(
+                float(value.detach()), False
+            )  # or one would stop and the others wait for it
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * common
             smooth = mean / (1 - SMOOTHING ** (len(seen) + 1))
             if not math.isfinite(smooth) or (seen and smooth > DIVERGED * min(seen)):
                 return _choose(rates, seen)
