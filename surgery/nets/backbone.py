@@ -57,6 +57,11 @@ class Backbone(nn.Module):
         self.train_bn = False
         self.recompute = False
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the states between stages are (n, h, w, c), not (n, c, h, w); feature maps never are."""
+        return any(cast(Stage, stage).channels_last for stage in self.stages)
+
     def run(self, x: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run stages start … stop-1.
 
