@@ -83,7 +83,7 @@ def record_split(items: Sequence[Item]) -> dict[str, str]:
 
 def _place(group: Group, recorded: Mapping[str, str]) -> list[tuple[Item, str]]:
     """Return the sides of a group of which an image is recorded; the unrecorded ones join the first such."""
-    known = [(item, recorded.get(hash_file(item.image))) for item in group] if recorded else []
+    known = [(item, recorded.get(_digest(item.image) or "")) for item in group] if recorded else []
     sides = [side for _, side in known if side in ("train", "val")]
     return [(item, side or sides[0]) for item, side in known] if sides else []
 
@@ -183,7 +183,8 @@ def _count(item: Item) -> tuple[Item, NDArray[np.float64]]:
 
 def group_items(items: Sequence[Item]) -> list[Group]:
     """Group items whose files are copies or that look the same, in order of the first."""
-    sizes = Counter(item.image.stat().st_size for item in items)
+    sizes = [_size(item.image) for item in items]
+    several = Counter(sizes)
     looks = [loaded[0] for loaded in iterate(items, [[i] for i in range(len(items))], _look)]
     alike: dict[int, int] = {}
     for members in group_similar(looks):
@@ -191,14 +192,31 @@ def group_items(items: Sequence[Item]) -> list[Group]:
     # Only files of the same size can be copies; the others need not be read.
     copies: dict[str, int] = {}
     for index, item in enumerate(items):
-        if sizes[item.image.stat().st_size] > 1:
-            first = copies.setdefault(hash_file(item.image), index)
+        digest = _digest(item.image) if several[sizes[index]] > 1 else None
+        if digest is not None:
+            first = copies.setdefault(digest, index)
             if first != index and index not in alike:
                 alike[index] = alike.get(first, first)
     groups: dict[int, Group] = defaultdict(list)
     for index, item in enumerate(items):
         groups[alike.get(index, index)].append(item)
     return list(groups.values())
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, -1 where it cannot be read: the check reports it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: Path) -> str | None:
+    """Return the sha256 of a file, None where it cannot be read: the check reports it."""
+    try:
+        return hash_file(path)
+    except OSError:
+        return None
 
 
 def _look(item: Item) -> Look | None:

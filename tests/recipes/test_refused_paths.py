@@ -72,6 +72,6 @@ def test_what_says_nothing_of_a_path_is_no_mistake_of_the_users(monkeypatch: pyt
 def test_an_image_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         draw_colours(tmp_path / name, 3)
-    monkeypatch.setattr("surgery.data.splits.hash_file", refuse)
+    monkeypatch.setattr("surgery.data.readers.draw_val", lambda items, *_: refuse(items[0].image))
     with pytest.raises(DataError, match=r"cannot be read: .*Permission denied"):
         read_table(tmp_path)
