@@ -368,8 +368,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(error: SurgeryError, as_json: bool) -> int:
+    from surgery.recipes.processes import tells_first
+
     print(f"error: {error}", file=sys.stderr)
-    if as_json:
+    if as_json and tells_first():
         body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
         print(json.dumps({"error": body}))
     return error.exit_code
