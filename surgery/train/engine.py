@@ -71,7 +71,7 @@ class Loop:
         """Train through all phases and leave the best weights in the model.
 
         Raises:
-            TrainingError: If the loss is not a number.
+            TrainingError: If the loss is not a number, or the device's memory is full.
             KeyboardInterrupt: After a checkpoint, when the user stops the run.
         """
         self.team = Team(self.accelerator)
@@ -132,6 +132,11 @@ class Loop:
             while progress.phase_epoch < phase.epochs and not _stalled(phase, progress):
                 self._grow(progress, state)
                 self._run_epoch(progress, state)
+        except torch.OutOfMemoryError as error:  # a step says which batch fits
+            raise TrainingError(
+                f"the memory of {self._device()} is full while images pass the frozen stages or are judged",
+                f"Take a smaller --batch-size than {options.batch_size}, or smaller images.",
+            ) from error
         finally:
             state.feed.close()
 
@@ -220,10 +225,12 @@ class Loop:
         if fits:
             together = -(-size * self.options.accumulate // fits)
             hint = f"--batch-size {fits} fits; --accumulate {together} with it trains alike."
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else self.accelerator.device.type
         return TrainingError(
-            f"{len(batch.items)} images at once do not fit into the memory of {device}", hint
+            f"{len(batch.items)} images at once do not fit into the memory of {self._device()}", hint
         )
+
+    def _device(self) -> str:
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else self.accelerator.device.type
 
     def _validate(self, progress: Progress, state: _PhaseState, means: Losses | None) -> None:
         with state.average.in_place() if state.average else nullcontext():

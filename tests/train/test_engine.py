@@ -336,6 +336,25 @@ def test_one_image_may_be_what_fits_where_a_head_pools_to_one_position(boxes, tm
     assert "--batch-size 1 fits; --accumulate 2 " in caught.value.hint
 
 
+@pytest.mark.parametrize("place", ["fill", "fetch", "judge"])
+def test_memory_that_is_full_outside_a_step_is_said_too(stripes, tmp_path, monkeypatch, place):
+    loop = make_loop(stripes, tmp_path / "run", 3, batch_size=12, cache_gib=0 if place == "fetch" else 1)
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    if place == "judge":
+        monkeypatch.setattr(Loop, "_judge", fail)
+    else:
+        monkeypatch.setattr(Feed, "_run_frozen", fail)
+    if place == "fetch":
+        monkeypatch.setattr(Loop, "_validate", lambda *_: None)
+        monkeypatch.setattr(Loop, "_save", lambda *_: None)
+    with pytest.raises(TrainingError, match=r"the memory of .* is full") as caught:
+        loop.run(resume=False)
+    assert "smaller --batch-size than 12" in caught.value.hint
+
+
 def test_a_tracker_that_is_not_installed_says_how_to_get_it():
     check_trackers(("tensorboard",))
     with pytest.raises(ConfigError, match="mlflow") as caught:
