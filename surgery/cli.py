@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 import surgery
-from surgery.artifact.disk import no_room
+from surgery.artifact.disk import no_room, path_refused
 from surgery.artifact.errors import DiskFullError, SurgeryError, UserError
 from surgery.cli_models import models_app
 from surgery.cli_options import DATA, MACHINE, MODEL, TRAINING, Device, Json, Names, option
@@ -353,6 +353,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 1
     except Exception as error:  # whoever wrote: a tracker, a recipe, a page
+        refused = path_refused(error)
+        if refused:
+            return _complain(refused, "--json" in tokens)
         if not no_room(error):
             raise
         where = getattr(error, "filename", None)
@@ -365,8 +368,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(error: SurgeryError, as_json: bool) -> int:
+    from surgery.recipes.processes import tells_first
+
     print(f"error: {error}", file=sys.stderr)
-    if as_json:
+    if as_json and tells_first():
         body: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
         print(json.dumps({"error": body}))
     return error.exit_code

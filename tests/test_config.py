@@ -14,6 +14,7 @@ from surgery.config import (
     from_dict,
     load_recipe,
     merge,
+    parse_rate,
     parse_size,
     save_recipe,
     to_dict,
@@ -132,6 +133,13 @@ def test_what_follows_from_another_value_is_worked_out_anew():
     assert merge(recipe, {"backbone": "resnet50", "stages": ["stage4"]})["stages"] == ["stage4"]
     assert "format" not in merge({"data": "a", "format": "csv"}, {"data": "b"})
     assert "lr" not in merge(recipe, {"strategy": "full"})
+
+
+def test_a_rate_that_is_to_be_measured_wins_over_a_recipes_number():
+    for rule in ({}, {"lr_rule": "given"}, {"lr_rule": "range"}):
+        found = merge({"data": "d", "name": "n", "lr": 0.1, **rule}, parse_rate("auto"))
+        assert (from_dict(found).lr, from_dict(found).lr_rule) == (None, "range")
+    assert from_dict(merge({"data": "d", "name": "n", "lr": 0.1}, parse_rate("0.5"))).lr == 0.5
 
 
 def test_a_recipe_without_data_keeps_its_size():

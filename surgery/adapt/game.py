@@ -11,12 +11,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.adapt.pairs import Pair
 from surgery.adapt.seen import Seen, see
 from surgery.artifact.manifest import OutputSpec
-from surgery.train.cut import Suffix
+from surgery.train.cut import Suffix, set_head_norms
 from surgery.train.feed import Batch
 from surgery.train.optimizers import COMPANION
 from surgery.train.rule import Update
@@ -59,9 +58,7 @@ class Game:
 
     def see(self, batch: Batch) -> Seen:
         """Run the network on a batch. Batch norm that learns does not where one image would be all it has."""
-        for norm in self._model.head.modules():
-            if isinstance(norm, _BatchNorm):
-                norm.train(len(batch.items) > 1)
+        set_head_norms(self._model, len(batch.items))
         return see(self.update.suffix, batch, self.output)
 
     def ask_teacher(self, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from surgery.artifact.errors import DiskFullError, StoreError
+from surgery.artifact.errors import DiskFullError, StoreError, UserError
 from surgery.artifact.manifest import is_inside
 
 
@@ -32,6 +32,21 @@ def disk_full(folder: Path) -> DiskFullError:
     return DiskFullError(
         f"{folder}: the disk is full; nothing was added to the store",
         "make room (`surgery models remove NAME VERSION`, old runs/), then run the same again.",
+    )
+
+
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""What the system says of a path that the user can mend or choose another one for."""
+
+
+def path_refused(error: BaseException) -> UserError | None:
+    """Return the error for a path that may not be read or written; None if the error says nothing of one."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS or not error.filename:
+        return None
+    return UserError(
+        f"{os.fsdecode(error.filename)}: {error.strerror}",
+        "Check its rights, and whether it should be a file or a folder; or choose another place: by the "
+        "command's options, or where surgery writes by $SURGERY_MODELS, $SURGERY_RUNS and $SURGERY_CACHE.",
     )
 
 

@@ -101,6 +101,8 @@ def decode_size(data: bytes, where: str = "image", max_pixels: int = MAX_PIXELS)
         ImageError: If the bytes are no image of an allowed format; PixelsError if it is too large.
     """
     image = _open(data, where, max_pixels)
+    if image.format == "TIFF":  # Pillow has turned the size already
+        return image.size
     return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
 
 

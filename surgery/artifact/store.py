@@ -159,6 +159,7 @@ class Store:
         """
         stored = self.verify(name, version)
         with disk.locked(self._folder(name)):
+            self._stored(name, version)  # somebody may have removed it meanwhile
             aliases = self.aliases(name)
             old = aliases.get(PRODUCTION, version)
             if old != version:

@@ -33,8 +33,8 @@ def parse_rate(text: str) -> dict[str, Any]:
     Raises:
         ConfigError: If it is neither.
     """
-    if text == "auto":
-        return {"lr_rule": "range"}
+    if text == "auto":  # over a recipe's number too
+        return {"lr": None, "lr_rule": "range"}
     try:
         return {"lr": float(text), "lr_rule": "given"}
     except ValueError:

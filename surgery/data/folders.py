@@ -47,7 +47,14 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not _hidden(path))
+    return sorted(path for path in folder.iterdir() if _is_file(path) and not _hidden(path))
+
+
+def _is_file(path: Path) -> bool:
+    """Tell files, and links to images that are gone: as items they are reported, left out they are not."""
+    return path.is_file() or (
+        path.suffix.lower() in IMAGE_SUFFIXES and path.is_symlink() and not path.exists()
+    )
 
 
 def child(folder: Path, name: str) -> Path | None:

@@ -48,9 +48,9 @@ def read_table(
                 f"give data that is laid out for {task}.\n{LAYOUTS}",
             )
         draft = chosen.read(root)
+        return _finish(root if root.is_dir() else root.parent, draft, val_share, seed, recorded)
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error}", "check the rights") from error
-    return _finish(root if root.is_dir() else root.parent, draft, val_share, seed, recorded)
 
 
 def _choose(root: Path, format: str | None) -> Format:

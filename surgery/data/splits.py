@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,8 @@ def draw_val(
         drawn = _draw(fresh, min(max(0, wanted), max(0, len(fresh) - 1)), seed)
     else:
         drawn = _draw_first(fresh, share, seed)
+    if groups and groups[0][0].label is not None:
+        drawn = _even_out(fresh, drawn, placed, items, seed)
     moved = {item.image for group in drawn for item in group}
     moved |= {image for image, side in placed.items() if side == "val"}
     return [replace(item, split="val") if item.image in moved else item for item in items]
@@ -80,7 +83,7 @@ def record_split(items: Sequence[Item]) -> dict[str, str]:
 
 def _place(group: Group, recorded: Mapping[str, str]) -> list[tuple[Item, str]]:
     """Return the sides of a group of which an image is recorded; the unrecorded ones join the first such."""
-    known = [(item, recorded.get(hash_file(item.image))) for item in group] if recorded else []
+    known = [(item, recorded.get(_digest(item.image) or "")) for item in group] if recorded else []
     sides = [side for _, side in known if side in ("train", "val")]
     return [(item, side or sides[0]) for item, side in known] if sides else []
 
@@ -115,6 +118,26 @@ def _draw(groups: list[Group], count: int, seed: int) -> list[Group]:
         groups, test_size=count, random_state=seed, stratify=labels if kinds > 1 and fits else None
     )
     return list(drawn)
+
+
+def _even_out(
+    fresh: list[Group], drawn: list[Group], placed: Mapping[Path, str], items: Sequence[Item], seed: int
+) -> list[Group]:
+    """Move as few groups as it takes for every class with two groups to be on both sides, one in train."""
+    rng = np.random.default_rng(seed)
+    standing = {(item.label, placed[item.image]) for item in items if item.image in placed}
+    chosen = {group[0].image for group in drawn}
+    by_label: dict[int | None, list[Path]] = defaultdict(list)
+    for group in fresh:
+        by_label[group[0].label].append(group[0].image)
+    for label, firsts in by_label.items():
+        val, train = [i for i in firsts if i in chosen], [i for i in firsts if i not in chosen]
+        in_val, in_train = (label, "val") in standing, (label, "train") in standing
+        if not val and not in_val and (in_train or len(train) > 1):
+            chosen.add(train[rng.integers(len(train))])
+        elif not train and not in_train:
+            chosen.remove(val[rng.integers(len(val))])
+    return [group for group in fresh if group[0].image in chosen]
 
 
 def _draw_even(groups: list[Group], count: int, seed: int) -> list[Group]:
@@ -160,7 +183,8 @@ def _count(item: Item) -> tuple[Item, NDArray[np.float64]]:
 
 def group_items(items: Sequence[Item]) -> list[Group]:
     """Group items whose files are copies or that look the same, in order of the first."""
-    sizes = Counter(item.image.stat().st_size for item in items)
+    sizes = [_size(item.image) for item in items]
+    several = Counter(sizes)
     looks = [loaded[0] for loaded in iterate(items, [[i] for i in range(len(items))], _look)]
     alike: dict[int, int] = {}
     for members in group_similar(looks):
@@ -168,14 +192,31 @@ def group_items(items: Sequence[Item]) -> list[Group]:
     # Only files of the same size can be copies; the others need not be read.
     copies: dict[str, int] = {}
     for index, item in enumerate(items):
-        if sizes[item.image.stat().st_size] > 1:
-            first = copies.setdefault(hash_file(item.image), index)
+        digest = _digest(item.image) if several[sizes[index]] > 1 else None
+        if digest is not None:
+            first = copies.setdefault(digest, index)
             if first != index and index not in alike:
                 alike[index] = alike.get(first, first)
     groups: dict[int, Group] = defaultdict(list)
     for index, item in enumerate(items):
         groups[alike.get(index, index)].append(item)
     return list(groups.values())
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, -1 where it cannot be read: the check reports it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: Path) -> str | None:
+    """Return the sha256 of a file, None where it cannot be read: the check reports it."""
+    try:
+        return hash_file(path)
+    except OSError:
+        return None
 
 
 def _look(item: Item) -> Look | None:

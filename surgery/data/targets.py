@@ -18,8 +18,15 @@ from surgery.data.table import Item, Table, Task
 
 IGNORE = 255
 """Target of a pixel that loss and metrics look away from."""
+NO_LABEL = -100
+"""Target of an image without a label, which they look away from too; a class may have index 255."""
 REST = "rest"
 """Name of the class that stands for everything but the chosen classes."""
+
+
+def ignored_target(output: OutputSpec) -> int:
+    """Return the target that loss and metrics look away from: of a pixel, or of an image."""
+    return IGNORE if output.mask_values else NO_LABEL
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import timm
@@ -57,6 +58,11 @@ class Backbone(nn.Module):
         self.train_bn = False
         self.recompute = False
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the states between stages are (n, h, w, c), not (n, c, h, w); feature maps never are."""
+        return any(cast(Stage, stage).channels_last for stage in self.stages)
+
     def run(self, x: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run stages start … stop-1.
 
@@ -74,7 +80,8 @@ class Backbone(nn.Module):
         features = []
         for stage in self.stages[start:stop]:
             if self.recompute and self.training and torch.is_grad_enabled():
-                x, feature = checkpoint(stage, x, use_reentrant=False)
+                contexts = partial(_around, stage)
+                x, feature = checkpoint(stage, x, use_reentrant=False, context_fn=contexts)
             else:
                 x, feature = stage(x)
             features.append(feature)
@@ -99,6 +106,30 @@ class Backbone(nn.Module):
     def timm_state(self) -> dict[str, Tensor]:
         """Return the weights under timm's names for the full network."""
         return {_timm_key(key): value for key, value in self.state_dict().items()}
+
+
+def _around(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return what a stage runs in the first time, and again."""
+    return nullcontext(), _StatisticsKept(stage)
+
+
+class _StatisticsKept(AbstractContextManager[None]):
+    """While entered, batch norms that learn take the batch's statistics and leave the running ones alone."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        norms = (module for module in stage.modules() if isinstance(module, _BatchNorm))
+        self.norms = [(norm, norm.momentum) for norm in norms if norm.training and norm.track_running_stats]
+        self.counts: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self.counts = [cast(Tensor, norm.num_batches_tracked).clone() for norm, _ in self.norms]
+        for norm, _ in self.norms:
+            norm.momentum = 0.0  # other switches would change what is kept for the way back
+
+    def __exit__(self, *_: object) -> None:
+        for (norm, momentum), count in zip(self.norms, self.counts, strict=True):
+            norm.momentum = momentum
+            cast(Tensor, norm.num_batches_tracked).copy_(count)
 
 
 def set_trainable(backbone: Backbone, first: int, train_bn: bool = False) -> None:

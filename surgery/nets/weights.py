@@ -68,10 +68,16 @@ def load_weights(backbone: str, weights: str) -> LoadedWeights:
         known = sources(backbone) if weights == "imagenet" else hub_sources(backbone)
         found = _obtain(backbone, known, weights)
         return LoadedWeights(found.state, {**found.source, "asked": weights})
+    if names_version(weights):
+        return _from_store(backbone, weights)
+    return _from_file(backbone, Path(weights).expanduser().absolute())
+
+
+def names_version(weights: str) -> bool:
+    """Return whether the weights to start from are asked of the store, which may not hold them."""
     path = Path(weights).expanduser()
-    if path.suffix in SUFFIXES or path.is_file() or "/" in weights or os.sep in weights:
-        return _from_file(backbone, path.absolute())
-    return _from_store(backbone, weights)
+    is_file = path.suffix in SUFFIXES or path.is_file() or "/" in weights or os.sep in weights
+    return weights not in ("random", "imagenet", "hub") and not is_file
 
 
 def pull(backbone: str) -> Path:

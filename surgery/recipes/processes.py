@@ -9,8 +9,10 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from surgery.artifact.graph import available_cores
 from surgery.config import FinetuneConfig, save_recipe
+
+TOLD = "SURGERY_ERROR_TOLD"
+"""Variable with the file that the first process to tell of an error as JSON makes."""
 
 
 def launch(config: FinetuneConfig, resume: bool, promote: bool, as_json: bool, processes: int) -> int:
@@ -20,6 +22,8 @@ def launch(config: FinetuneConfig, resume: bool, promote: bool, as_json: bool, p
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from surgery.artifact.graph import available_cores
 
     cores = available_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
@@ -33,10 +37,25 @@ def launch(config: FinetuneConfig, resume: bool, promote: bool, as_json: bool, p
     with tempfile.TemporaryDirectory(prefix="surgery-") as folder:
         recipe = Path(folder) / "recipe.yaml"
         save_recipe(config, recipe)
+        os.environ[TOLD] = str(Path(folder) / "told")
         command = ["-m", "surgery", "finetune", "--recipe", str(recipe)]
         command += ["--resume"] * resume + ["--promote"] * promote + ["--json"] * as_json
         try:
             elastic_launch(machine, sys.executable)(*command)
         except ChildFailedError as error:
             return int(error.get_first_failure()[1].exitcode)
+        finally:
+            del os.environ[TOLD]
     return 0
+
+
+def tells_first() -> bool:
+    """Return whether no other process of the run has told yet why it ends; all may for the same reason."""
+    told = os.environ.get(TOLD)
+    if told is None:
+        return True
+    try:
+        os.close(os.open(told, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True

@@ -64,6 +64,9 @@ def read_checked(
 def read_to_train(config: FinetuneConfig, report: Reporter) -> tuple[Table, TargetSpec]:
     """Read the data of a config as `finetune` does: images that an earlier version placed stay on their side.
 
+    Where the name has none, the version that the weights come from is asked: what it was trained on does
+    not judge what comes of it.
+
     Raises:
         DataError: With all problems, if there are any.
         ConfigError: If a class is named that the data lacks.
@@ -72,11 +75,32 @@ def read_to_train(config: FinetuneConfig, report: Reporter) -> tuple[Table, Targ
     from surgery.data.targets import resolve_target
 
     data = Path(config.data)
-    recorded = earlier_split(Store(), config.name, data)
-    return read_checked(
+    store = Store()
+    recorded, start = earlier_split(store, config.name, data), None
+    if recorded is None:
+        start = find_start(store, config.weights, data)
+        recorded = read_split(start) if start else None
+    table, spec = read_checked(
         data, config.task, lambda table: resolve_target(table, config.classes, config.ignore), report,
         config.val_share, config.seed, config.skip_bad, recorded, config.format,
     )  # fmt: skip
+    if start and recorded and table.split_rule != "given":
+        report.line(f"split: that of {start.ref}, whose weights this begins with")
+    return table, spec
+
+
+def find_start(store: Store, weights: str, data: Path) -> StoredVersion | None:
+    """Return the version that weights are asked of, if it was trained on the same data."""
+    from surgery.artifact.errors import ModelNotFoundError, StoreError
+    from surgery.nets.weights import names_version
+
+    if not names_version(weights):
+        return None
+    try:
+        stored = store.resolve(weights)
+    except (ModelNotFoundError, StoreError):  # said where the weights are loaded
+        return None
+    return stored if _is_of(stored, data) else None
 
 
 def read_as_trained(
@@ -138,6 +162,10 @@ def earlier_split(store: Store, name: str, data: Path) -> dict[str, str] | None:
     """
     for number in reversed(store.list_versions(name)):
         stored = store.resolve(f"{name}@{number}")
-        if stored.manifest.data.get("path") == str(data.resolve()):
+        if _is_of(stored, data):
             return read_split(stored)
     return None
+
+
+def _is_of(stored: StoredVersion, data: Path) -> bool:
+    return bool(stored.manifest.data.get("path") == str(data.resolve()))

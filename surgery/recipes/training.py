@@ -66,7 +66,7 @@ def build_loop(
     )
     model.backbone.recompute = config.recompute
     loss = make_loss(material.targets.output, config.label_smoothing, config.loss, material.class_weights)
-    rule = Supervised(config.mixup, config.cutmix, config.seed)
+    rule = Supervised(config.mixup, config.cutmix, config.seed, model.backbone.channels_last)
     return Loop(model, phases, open_feed_from, loss, rule, options, accelerator, folder, report)
 
 

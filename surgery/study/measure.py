@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surgery.artifact.manifest import OutputSpec
-from surgery.data.targets import IGNORE
+from surgery.data.targets import ignored_target
 from surgery.nets.assemble import Model
 from surgery.study.sample import Held
 from surgery.train.cut import Suffix
@@ -71,7 +71,7 @@ def find_right(logits: Tensor, targets: Tensor, output: OutputSpec) -> Flags:
     else:
         single = logits.shape[1] == 1
         label = (logits[:, 0] > 0).long() if single else logits.argmax(1)  # (n, 1, h, w) -> (n, h, w)
-        found, counts = label == targets, targets != IGNORE
+        found, counts = label == targets, targets != ignored_target(output)
     flags: Flags = found[counts].cpu().numpy()
     return flags
 

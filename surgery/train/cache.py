@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from surgery.train.reporting import Reporter, Task
 HALF_MAX = 65504.0
 """Largest finite half float; larger activations are clipped to it."""
 LOCK = "in-use.lock"
+KEY = "key.json"
+NAME_DIGITS = 20
+"""Hex digits in the name of a cache's folder."""
 FREE_DISK_SHARE = 0.9
 """Share of the free disk that a cache may fill."""
 MEMORY_BYTES = 1 << 30
@@ -98,10 +102,10 @@ class ActivationCache:
         self.root = root or cache_root()
         self.bound_bytes = int(bound_gib * 2**30)
         text = json.dumps(key, sort_keys=True)
-        self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:20]
+        self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:NAME_DIGITS]
         with _disk_full(self.folder):
             self._lock: int | None = _hold(self.folder)
-            (self.folder / "key.json").write_text(text + "\n", "utf-8")
+            (self.folder / KEY).write_text(text + "\n", "utf-8")
         os.utime(self.folder)  # the order of eviction
         _remove_leftovers(self.folder)
         self._memory: dict[str, Record] | None = None
@@ -187,7 +191,7 @@ class ActivationCache:
         Returns:
             Bytes of those that remain since other runs hold them, or since there is room.
         """
-        others = [path for path in self.root.iterdir() if path.is_dir() and path != self.folder]
+        others = [path for path in self.root.iterdir() if _is_cache(path) and path != self.folder]
         used = {path: _disk_use(path) for path in others}
         for path in sorted(others, key=lambda path: used[path][1]):
             if sum(size for size, _ in used.values()) <= room_bytes:
@@ -239,6 +243,12 @@ def _hold(folder: Path) -> int:
             if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
                 return handle
             os.close(handle)
+
+
+def _is_cache(folder: Path) -> bool:
+    """Return whether a folder is a cache of a run; whatever else lies in the root is somebody's own."""
+    named = re.fullmatch(rf"[0-9a-f]{{{NAME_DIGITS}}}", folder.name) is not None
+    return named and any((folder / held).is_file() for held in (KEY, LOCK))
 
 
 def _remove_unused(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.nets.assemble import Model
 
@@ -31,6 +32,18 @@ def encode_prefix(model: Model, images: Tensor, cut: int) -> dict[str, Tensor]:
     if cut <= max(model.head_stages) and not (str(cut - 1) in kept and state is features[cut - 1]):
         kept["state"] = state
     return kept
+
+
+def set_head_norms(model: Model, images: int) -> None:
+    """Let the head's batch norm learn from a batch, but not from one image, whose map may be one position.
+
+    Args:
+        model: In training.
+        images: Images of the batch.
+    """
+    for module in model.head.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(images > 1)
 
 
 class Suffix(nn.Module):

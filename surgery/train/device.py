@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from surgery.artifact.errors import ConfigError
+from surgery.train.cut import Suffix, set_head_norms
 from surgery.train.feed import Batch
 from surgery.train.losses import Loss
 
@@ -89,7 +89,7 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
         )
 
 
-def largest_fitting(suffix: nn.Module, loss: Loss, batch: Batch) -> int:
+def largest_fitting(suffix: Suffix, loss: Loss, batch: Batch) -> int:
     """Return how many images fit into the device's memory: a half, a quarter, … of a batch, or 0."""
     count = len(batch.items) // 2
     while count:
@@ -97,6 +97,7 @@ def largest_fitting(suffix: nn.Module, loss: Loss, batch: Batch) -> int:
             parameter.grad = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        set_head_norms(suffix.model, count)
         try:
             part = {name: value[:count] for name, value in batch.inputs.items()}
             loss(suffix(part, batch.size), batch.targets[:count]).backward()  # type: ignore[no-untyped-call]

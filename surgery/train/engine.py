@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from surgery.artifact.errors import TrainingError
 from surgery.data.resizing import describe_size
@@ -31,7 +29,7 @@ from surgery.train.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from surgery.train.cut import Suffix
+from surgery.train.cut import Suffix, set_head_norms
 from surgery.train.device import largest_fitting
 from surgery.train.feed import Batch, Feed
 from surgery.train.losses import Loss
@@ -73,7 +71,7 @@ class Loop:
         """Train through all phases and leave the best weights in the model.
 
         Raises:
-            TrainingError: If the loss is not a number.
+            TrainingError: If the loss is not a number, or the device's memory is full.
             KeyboardInterrupt: After a checkpoint, when the user stops the run.
         """
         self.team = Team(self.accelerator)
@@ -124,7 +122,7 @@ class Loop:
         if newest:
             load_checkpoint(newest, self.model, optimizer, average.tensors if average else None)
         suffix, prepared = self.accelerator.prepare(Suffix(self.model, phase.first, self.rule.tap), optimizer)
-        state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, self.model.head, average)
+        state = _PhaseState(phase, scale, feed, suffix, optimizer, prepared, clock, average)
         try:
             fill_cache(feed, self.report)
             self.team.wait()
@@ -134,6 +132,11 @@ class Loop:
             while progress.phase_epoch < phase.epochs and not _stalled(phase, progress):
                 self._grow(progress, state)
                 self._run_epoch(progress, state)
+        except torch.OutOfMemoryError as error:  # a step says which batch fits
+            raise TrainingError(
+                f"the memory of {self._device()} is full while images pass the frozen stages or are judged",
+                f"Take a smaller --batch-size than {options.batch_size}, or smaller images.",
+            ) from error
         finally:
             state.feed.close()
 
@@ -164,8 +167,7 @@ class Loop:
                 share = learning_rate(done, updates * phase.epochs, options.warmup_share)
                 for settings in state.optimizer.param_groups:
                     settings["lr"] = settings["peak_lr"] * share
-                for norm in state.norms:  # one image with a map of one position has no variance to learn from
-                    norm.train(len(batch.items) > 1)
+                set_head_norms(self.model, len(batch.items))
                 update = self._update(batch, state, progress, done / (updates * phase.epochs), first, group)
                 try:
                     values = self.rule.learn(batch, update)
@@ -223,10 +225,12 @@ class Loop:
         if fits:
             together = -(-size * self.options.accumulate // fits)
             hint = f"--batch-size {fits} fits; --accumulate {together} with it trains alike."
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else self.accelerator.device.type
         return TrainingError(
-            f"{len(batch.items)} images at once do not fit into the memory of {device}", hint
+            f"{len(batch.items)} images at once do not fit into the memory of {self._device()}", hint
         )
+
+    def _device(self) -> str:
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else self.accelerator.device.type
 
     def _validate(self, progress: Progress, state: _PhaseState, means: Losses | None) -> None:
         with state.average.in_place() if state.average else nullcontext():
@@ -294,13 +298,7 @@ class _PhaseState:
     optimizer: torch.optim.Optimizer
     prepared: Any
     clock: _Clock
-    head: nn.Module
     average: Average | None
-
-    @cached_property
-    def norms(self) -> list[nn.Module]:
-        """The head's batch norms."""
-        return [module for module in self.head.modules() if isinstance(module, _BatchNorm)]
 
     @property
     def learning(self) -> list[Tensor]:

@@ -22,7 +22,7 @@ from surgery.data.balance import draw_balanced
 from surgery.data.loaders import batches, iterate
 from surgery.data.resizing import describe_size, shrink_input, training_size
 from surgery.data.table import Item, Table
-from surgery.data.targets import IGNORE, TargetSpec
+from surgery.data.targets import NO_LABEL, TargetSpec
 from surgery.data.transforms import make_view, view_seed
 from surgery.nets.assemble import Model
 from surgery.train.cache import ActivationCache, CachePlan, Record, digest_modules, pack, to_half, unpack
@@ -52,7 +52,7 @@ class Batch:
         inputs: `images` (n, h, w, 3) uint8 where nothing is frozen, else the activations by name,
             each (n, c, h, w) float32 and channels last.
         targets: Classes (n,) int64, several classes (n, c) float32 of 0 and 1, or masks (n, h, w) int64
-            with 255 where the loss looks away.
+            with 255 where the loss looks away; `NO_LABEL` of an image without a label.
         size: (h, w) of the network's input before padding.
         weight: Of the loss: several processes have parts of unequal size, and their mean must be that of
             the whole batch.
@@ -265,7 +265,7 @@ class Feed:
             for row, item in zip(targets, items, strict=True):
                 row[list(item.labels or ())] = 1
         elif items[0].mask is None:  # images without labels tell the loss to look away
-            targets = torch.tensor([IGNORE if item.label is None else item.label for item in items])
+            targets = torch.tensor([NO_LABEL if item.label is None else item.label for item in items])
         else:
             targets = torch.stack([record["target"] for _, record in loaded])  # (n, h, w) uint8
         targets = targets.to(self.device, non_blocking=True)

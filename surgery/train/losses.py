@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from surgery.artifact.manifest import OutputSpec
-from surgery.data.targets import IGNORE
+from surgery.data.targets import IGNORE, ignored_target
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 DEFAULT_LOSS = {"classify": "ce", "segment": "ce+dice"}
@@ -36,7 +36,8 @@ def make_loss(
 
     Returns:
         Of logits (n, c) and targets (n,), or (n, c) of 0 and 1 where an image may have several labels; of
-        logits (n, c, h, w) and targets (n, h, w), where targets of 255 count in no part.
+        logits (n, c, h, w) and targets (n, h, w), where targets of 255 count in no part;
+        a label of `NO_LABEL` counts in none either.
 
     References:
         Lin et al. 2017, arXiv:1708.02002, eq. 4 (focal); Milletari et al. 2016, arXiv:1606.04797, eq. 3
@@ -53,7 +54,8 @@ def make_loss(
             parts.append(_of_regions(region[part](mode, ignore_index=IGNORE), mode))
         else:
             given = None if weights is None else torch.tensor(weights, dtype=torch.float32)
-            parts.append(elements(label_smoothing, given, FOCUS if part == "focal" else 0.0))
+            focus = FOCUS if part == "focal" else 0.0
+            parts.append(elements(ignored_target(output), label_smoothing, given, focus))
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return torch.stack([part(logits.float(), targets) for part in parts]).sum()
@@ -61,32 +63,32 @@ def make_loss(
     return loss
 
 
-def _softmax_elements(smoothing: float, weights: Tensor | None, focus: float) -> Loss:
+def _softmax_elements(ignored: int, smoothing: float, weights: Tensor | None, focus: float) -> Loss:
     """Return the mean over labels or pixels, each weighted by its true class."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        weight = (targets != IGNORE).to(logits.dtype)
+        weight = (targets != ignored).to(logits.dtype)
         if weights is not None:
-            weight = weight * weights.to(logits.device)[targets.clamp(max=len(weights) - 1)]
+            weight = weight * weights.to(logits.device)[targets.clamp(0, len(weights) - 1)]
         each = F.cross_entropy(
-            logits, targets, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing
+            logits, targets, ignore_index=ignored, reduction="none", label_smoothing=smoothing
         )
         if focus:
-            sure = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+            sure = F.cross_entropy(logits, targets, ignore_index=ignored, reduction="none")
             each = each * (1 - torch.exp(-sure)) ** focus
         return (each * weight).sum() / weight.sum().clamp(min=1e-6)
 
     return loss
 
 
-def _sigmoid_elements(smoothing: float, weights: Tensor | None, focus: float) -> Loss:
+def _sigmoid_elements(ignored: int, smoothing: float, weights: Tensor | None, focus: float) -> Loss:
     """Return the mean over labels or pixels; weights multiply what is present."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         if logits.ndim == 4:
             logits = logits[:, 0]  # (n, 1, h, w) -> (n, h, w)
-        valid = (targets != IGNORE).to(logits.dtype)
-        wanted = targets.clamp(max=1).to(logits.dtype)
+        valid = (targets != ignored).to(logits.dtype)
+        wanted = targets.clamp(0, 1).to(logits.dtype)
         smooth = wanted * (1 - smoothing) + smoothing / 2
         scale = None if weights is None else weights.to(logits.device)
         each = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none", pos_weight=scale)

@@ -14,14 +14,16 @@ import torch
 from torch import nn
 
 from surgery.artifact.errors import TrainingError
+from surgery.nets.assemble import Model
 from surgery.nets.backbone import set_trainable
 from surgery.train.cache import fill_cache
 from surgery.train.checkpoint import restore_weights
-from surgery.train.cut import Suffix
+from surgery.train.cut import Suffix, set_head_norms
 from surgery.train.engine import Loop, learnt_keys
 from surgery.train.feed import Feed
 from surgery.train.losses import Loss
 from surgery.train.optimizers import make_optimizer
+from surgery.train.team import Team
 
 LOWEST, HIGHEST = 1e-6, 1.0
 STEPS = 80
@@ -74,7 +76,8 @@ def measure_rates(loop: Loop) -> RangeTest:
     try:
         fill_cache(feed, loop.report)
         with loop.report.task("testing learning rates") as task:
-            return _run(suffix, feed, loop.loss, optimizer, options.batch_size, task.update)
+            team = Team(loop.accelerator)
+            return _run(model, suffix, feed, loop.loss, optimizer, options.batch_size, team, task.update)
     finally:
         feed.close()
         restore_weights(model, before)
@@ -82,11 +85,13 @@ def measure_rates(loop: Loop) -> RangeTest:
 
 
 def _run(
+    model: Model,
     suffix: nn.Module,
     feed: Feed,
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     batch_size: int,
+    team: Team,
     progress: Callable[[int, int], None],
 ) -> RangeTest:
     """Train for some steps with a rate that rises; epochs follow each other until the steps are done."""
@@ -100,8 +105,12 @@ def _run(
         for batch in feed.epoch(epoch, batch_size):
             for group in optimizer.param_groups:
                 group["lr"] = float(rates[len(seen)]) * group["peak_lr"] / top
+            set_head_norms(model, len(batch.items))
             value = loss(suffix(batch.inputs, batch.size), batch.targets) * batch.weight
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * float(value.detach())
+            common, _ = team.mean(
+                float(value.detach()), False
+            )  # or one would stop and the others wait for it
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * common
             smooth = mean / (1 - SMOOTHING ** (len(seen) + 1))
             if not math.isfinite(smooth) or (seen and smooth > DIVERGED * min(seen)):
                 return _choose(rates, seen)

@@ -12,7 +12,9 @@ from surgery.train.feed import Batch
 from surgery.train.losses import Loss
 
 
-def mix(batch: Batch, mixup: float, cutmix: float, seed: tuple[int, ...]) -> tuple[Batch, Tensor, float]:
+def mix(
+    batch: Batch, mixup: float, cutmix: float, seed: tuple[int, ...], channels_last: bool = False
+) -> tuple[Batch, Tensor, float]:
     """Mix each example of a batch with another one.
 
     Activations of frozen layers are mixed as images are: Mixup of them is manifold mixup at the cut, CutMix
@@ -23,6 +25,7 @@ def mix(batch: Batch, mixup: float, cutmix: float, seed: tuple[int, ...]) -> tup
         mixup: Mixup's alpha; 0 turns it off.
         cutmix: CutMix's alpha; 0 turns it off. With both, each batch gets one of them at random.
         seed: Decides everything.
+        channels_last: The state behind the frozen layers is (n, h, w, c), as that of a Swin is.
 
     Returns:
         The batch with mixed inputs; the targets of the others; the share of the example's own target.
@@ -38,7 +41,7 @@ def mix(batch: Batch, mixup: float, cutmix: float, seed: tuple[int, ...]) -> tup
     device = batch.targets.device
     others = torch.from_numpy(rng.permutation(len(batch.items))).to(device)
     if pasted:
-        inputs, share = _paste(batch.inputs, others, share, rng)
+        inputs, share = _paste(batch.inputs, others, share, rng, channels_last)
     else:
         inputs = {
             name: share * value.float() + (1 - share) * value[others].float()
@@ -53,10 +56,12 @@ def mixed_loss(loss: Loss, logits: Tensor, targets: Tensor, others: Tensor, shar
 
 
 def _paste(
-    inputs: dict[str, Tensor], others: Tensor, share: float, rng: np.random.Generator
+    inputs: dict[str, Tensor], others: Tensor, share: float, rng: np.random.Generator, channels_last: bool
 ) -> tuple[dict[str, Tensor], float]:
     """Paste a box of the others; the box falls between the cells of the coarsest map."""
-    rows, columns = min(_sides(name, value) for name, value in inputs.items())
+    last = {"images", "state"} if channels_last else {"images"}  # (n, h, w, c); the others are (n, c, h, w)
+    sides = {n: value.shape[1:3] if n in last else value.shape[2:4] for n, value in inputs.items()}
+    rows, columns = min(sides.values())
     side = np.sqrt(1 - share)
     box = []
     for cells in (rows, columns):
@@ -65,18 +70,13 @@ def _paste(
         box += [start / cells, (start + length) / cells]
     pasted = {}
     for name, value in inputs.items():
-        height, width = _sides(name, value)
+        height, width = sides[name]
         top, bottom = round(box[0] * height), round(box[1] * height)
         left, right = round(box[2] * width), round(box[3] * width)
         mixed = value.clone()
-        if name == "images":  # (n, h, w, 3)
+        if name in last:
             mixed[:, top:bottom, left:right] = value[others, top:bottom, left:right]
-        else:  # (n, c, h, w)
+        else:
             mixed[:, :, top:bottom, left:right] = value[others][:, :, top:bottom, left:right]
         pasted[name] = mixed
     return pasted, 1 - (box[1] - box[0]) * (box[3] - box[2])
-
-
-def _sides(name: str, value: Tensor) -> tuple[int, int]:
-    """Return (h, w) of images (n, h, w, 3) or activations (n, c, h, w)."""
-    return (value.shape[1], value.shape[2]) if name == "images" else (value.shape[2], value.shape[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ DATA_FILE = "data.json"
 """What the run was started on, image by image (`data/record.py`)."""
 TARGET_FILE = "target.json"
 """The same of the images without labels that a model is adapted to."""
+LOCK_FILE = "in-use.lock"
+"""Locked by the process that is at work in the folder; the system lets go of it when that process ends."""
 FREE_TO_CHANGE = ("device", "workers", "keep_checkpoints", "checkpoint_minutes", "cache_gib", "trackers")
 """Fields that a resumed run may have otherwise than the run it goes on with."""
 
@@ -42,6 +45,11 @@ class Run:
         """Mark the run as done, so that `--resume` starts a new one."""
         values = json.loads((self.folder / RUN_FILE).read_text("utf-8"))
         _write(self.folder / RUN_FILE, values | {"state": "done"} | facts)
+        _let_go(self.folder)
+
+
+_held: dict[Path, int] = {}
+"""Open lock of each run that this process is at work in."""
 
 
 def runs_root() -> Path:
@@ -55,7 +63,7 @@ Config = FinetuneConfig | AdaptConfig
 def open_run(
     config: Config, table: Table, weights_sha256: str | None, resume: bool, target: Table | None = None
 ) -> Run:
-    """Make the folder of a new run, or find the unfinished one to go on with.
+    """Make the folder of a new run, or find the unfinished one to go on with; no other process may then.
 
     Args:
         config: The resolved config.
@@ -65,14 +73,19 @@ def open_run(
         target: Images without labels that the model is adapted to.
 
     Raises:
-        ConfigError: If the unfinished run was started with other options.
+        ConfigError: If the unfinished run was started with other options, or is at work in another process.
         DataError: If the data has changed since, and in what.
         WeightsError: If the pretrained weights have.
     """
     if resume:
         folder = _find_unfinished(config.name, _kind_of(config))
         if folder is not None:
-            _check_same(folder, config, table, weights_sha256, target)
+            _hold(folder)
+            try:
+                _check_same(folder, config, table, weights_sha256, target)
+            except BaseException:
+                _let_go(folder)
+                raise
             return Run(folder, True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = runs_root() / f"{config.name}-{stamp}"
@@ -87,12 +100,14 @@ def open_run(
         values |= {"target_fingerprint": target.fingerprint()}
     values |= {"weights_sha256": weights_sha256, "config": to_dict(config)}
     try:
+        _hold(folder)
         save_recipe(config, folder / "recipe.yaml")
         _write(folder / DATA_FILE, record_data(table), indent=None)
         if target is not None:
             _write(folder / TARGET_FILE, record_data(target), indent=None)
         _write(folder / RUN_FILE, values)  # comes last: without it the folder is no run
     except BaseException:
+        _let_go(folder)
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Run(folder, False)
@@ -105,6 +120,27 @@ def unfinished_config(name: str, kind: str = "finetune") -> dict[str, Any] | Non
         return None
     values: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))["config"]
     return values
+
+
+def _hold(folder: Path) -> None:
+    """Lock a run's folder until `_let_go` or the end of the process; this one may have held it before."""
+    _let_go(folder)
+    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(
+            f"--resume: {folder} is at work in another process",
+            "Wait for it or stop it; without --resume a run of its own begins.",
+        ) from error
+    _held[folder.resolve()] = handle
+
+
+def _let_go(folder: Path) -> None:
+    handle = _held.pop(folder.resolve(), None)
+    if handle is not None:
+        os.close(handle)
 
 
 def _kind_of(config: Config) -> str:

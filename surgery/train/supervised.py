@@ -20,11 +20,13 @@ class Supervised:
     Attributes:
         mixup, cutmix: Alphas of Mixup and CutMix (labels); 0 for none.
         seed: Of what is mixed with what.
+        channels_last: The network's states are (n, h, w, c).
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
     seed: int = 0
+    channels_last: bool = False
     companion: None = None
     tap: None = None
 
@@ -33,7 +35,7 @@ class Supervised:
         if (self.mixup or self.cutmix) and len(batch.items) > 1:
             progress = update.progress
             seed = (self.seed, progress.epoch, progress.step, update.team.rank)
-            mixed, others, kept = mix(batch, self.mixup, self.cutmix, seed)
+            mixed, others, kept = mix(batch, self.mixup, self.cutmix, seed, self.channels_last)
             logits = update.suffix(mixed.inputs, mixed.size)
             loss = mixed_loss(update.loss, logits, batch.targets, others, kept)
         else:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from surgery.artifact.errors import DataError, ImageError
-from surgery.artifact.image import decode_image, read_image, read_mask
+from surgery.artifact.image import decode_image, decode_size, read_image, read_mask
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0]
@@ -70,6 +70,16 @@ def test_exif_orientation_is_applied_once(orientation: int, format: str) -> None
     pixels = decode_image(encode(RGB, format, exif=exif, **options))
     np.testing.assert_array_equal(pixels, UPRIGHT[orientation](RGB))
     assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_in_the_header_is_that_of_the_picture(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(RGB, format, exif=exif)
+    height, width, _ = decode_image(data).shape
+    assert decode_size(data) == (width, height)
 
 
 def test_jpeg_orientation_turns_the_picture() -> None:

@@ -13,7 +13,7 @@ from tiny_graph import Add, make_manifest, write_graph
 
 from surgery.artifact.errors import ModelNotFoundError, StoreError
 from surgery.artifact.manifest import Manifest
-from surgery.artifact.store import Ref, Store, check_name, parse_ref
+from surgery.artifact.store import Ref, Store, StoredVersion, check_name, parse_ref
 
 
 def test_first_version_becomes_production(store: Store, add: Add) -> None:
@@ -78,6 +78,23 @@ def test_refs_are_read(ref: str, wanted: Ref) -> None:
 def test_misspelled_refs_are_refused(ref: str) -> None:
     with pytest.raises(StoreError):
         parse_ref(ref)
+
+
+def test_a_version_removed_while_it_is_verified_is_not_promoted(store: Store, add: Add) -> None:
+    add()
+    add()
+    verify = Store.verify
+
+    def slow(self: Store, name: str, version: int) -> StoredVersion:
+        found = verify(self, name, version)
+        store.remove(name, version)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "verify", slow)
+        with pytest.raises(ModelNotFoundError):
+            store.promote("cars", 2)
+    assert store.aliases("cars") == {"production": 1}
 
 
 def test_promote_and_rollback(store: Store, add: Add) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from surgery.artifact.errors import ConfigError, DataError
+from surgery.data.check import check_table, raise_for
 from surgery.data.readers import read_table
 
 
@@ -101,6 +102,37 @@ def test_a_link_to_a_parent_ends(data, write_image):
     write_image("a/2.png")
     (data / "a" / "up").symlink_to(data, target_is_directory=True)
     assert len(read_table(data).items) >= 4
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_link_to_an_image_that_is_gone_is_reported(data, write_image, drawn):
+    for split in ("",) if drawn else ("train/", "val/"):
+        for name in ("a", "b"):
+            for i in range(3):
+                write_image(f"{split}{name}/{i}.png")
+    folder = data / ("a" if drawn else "val/a")
+    for name in ("gone.png", "lost.jpg", "no-image.txt"):
+        (folder / name).symlink_to(data / "nowhere")
+    table = read_table(data)
+    said = check_table(table).text()
+    assert "gone.png" in said
+    assert "lost.jpg" in said
+    assert "no-image" not in said
+    recorded = {"0" * 64: "val"}
+    assert len(read_table(data, recorded=recorded).items) == len(table.items)
+    assert len(raise_for(check_table(table), skip_bad=True).items) == len(table.items) - 2
+
+
+@pytest.mark.parametrize("name", ["test", "Testing"])
+def test_test_images_without_labels_beside_class_folders_are_left_out(data, write_image, name):
+    for folder in ("ant", "bee", name):
+        for i in range(3):
+            write_image(f"{folder}/{i}.png")
+    table = read_table(data)
+    assert table.classes == ("ant", "bee")
+    assert [(p.kind, p.path.name) for p in table.warnings] == [("folder not read", name)]
+    shutil.rmtree(data / "ant")
+    assert len(read_table(data).classes) == 2  # with one class beside it, it is the other
 
 
 def test_a_class_may_be_called_train(data, write_image):

@@ -128,6 +128,28 @@ def test_a_sample_is_made_anew_but_nothing_else_is_touched(tmp_path):
     assert (mine / "thesis.txt").read_text() == "precious"
 
 
+def test_a_sample_with_files_of_somebody_else_is_not_touched(tmp_path):
+    out = write_cars(tmp_path / "out", 1, 0, size=(96, 64))
+    for name in ("train/images/mine.jpg", "notes.txt"):
+        (out / name).write_text("precious")
+        before = content(out)
+        with pytest.raises(DataError, match=f"such as {name}"):
+            write_cars(out, 1, 0, size=(96, 64))
+        assert content(out) == before
+        (out / name).unlink()
+    (out / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="such as link"):
+        write_cars(out, 1, 0, size=(96, 64))
+
+
+def test_files_put_there_while_a_sample_is_drawn_are_kept(tmp_path):
+    out = write_cars(tmp_path / "out", 1, 0, size=(96, 64))
+    with pytest.raises(DataError, match="such as notes"):
+        write_cars(out, 1, 0, size=(96, 64), progress=lambda *_: (out / "notes.txt").write_text("precious"))
+    assert (out / "notes.txt").exists()
+    assert not list(tmp_path.glob(".out-*"))
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

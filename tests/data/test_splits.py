@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.model_selection import train_test_split
 
 from surgery.artifact.image import read_image
 from surgery.data.masks import IndexMask
@@ -84,6 +85,41 @@ def test_an_image_never_changes_its_side_when_the_data_grows(tmp_path: Path) -> 
         assert Counter(after.values())["val"] == pytest.approx(13, abs=1)
     unrecorded = sides(draw_val(items, 0.2, 0))
     assert any(unrecorded[name] != side for name, side in sides(first).items())
+
+
+def labelled(paths: list[Path], counts: list[int]) -> list[Item]:
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return [Item(path, label, None, "train") for path, label in zip(paths, labels, strict=True)]
+
+
+def seen(items: list[Item]) -> Counter[tuple[int | None, str]]:
+    return Counter((item.label, item.split) for item in items)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_every_class_with_two_images_is_on_both_sides(tmp_path: Path, share: float) -> None:
+    items = labelled(saved(tmp_path, 60), [50, 2, 3, 4, 1])
+    for seed in range(12):
+        found = seen(draw_val(items, share, seed))
+        assert all(found[label, side] for label in range(4) for side in ("train", "val"))
+        assert found[4, "train"] == 1
+        assert abs(found[0, "val"] - 50 * share) <= 3
+
+
+def test_a_class_that_comes_later_is_on_both_sides_too(tmp_path: Path) -> None:
+    paths = saved(tmp_path, 53)
+    recorded = record_split(draw_val(labelled(paths[:50], [50]), 0.2, 0))
+    for seed in range(8):
+        found = seen(draw_val(labelled(paths, [50, 2, 1]), 0.2, seed, recorded))
+        assert (found[1, "train"], found[1, "val"], found[2, "train"]) == (1, 1, 1)
+
+
+def test_a_split_of_large_classes_is_the_stratified_draw(tmp_path: Path) -> None:
+    items = labelled(saved(tmp_path, 40), [20, 20])
+    _, drawn = train_test_split(
+        range(40), test_size=8, random_state=3, stratify=[item.label for item in items]
+    )
+    assert {i for i, item in enumerate(draw_val(items, 0.2, 3)) if item.split == "val"} == set(drawn)
 
 
 def test_masks_are_split_by_their_pixels(tmp_path: Path) -> None:

@@ -56,9 +56,10 @@ def test_two_processes_have_the_losses_of_one(shades: Path, tmp_path: Path) -> N
 def test_a_mistake_ends_them_with_its_own_exit_code(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "surgery", "finetune", str(tmp_path / "nowhere"), "--name", "s", *OPTIONS,
-         "--processes", "2"],
+         "--processes", "2", "--json"],
         env=os.environ | {"SURGERY_RUNS": str(tmp_path / "runs")}, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "bad_data"  # one object, whoever meets it first

@@ -221,3 +221,32 @@ def test_weights_of_a_cut_backbone_give_the_stages_they_have() -> None:
     torch.testing.assert_close(again.run(images)[0], whole.run(images, 0, 3)[0])
     with pytest.raises(WeightsError, match="missing"):  # a whole network's file that lacks a stage
         build_backbone("test_efficientnet", cut | {"classifier.weight": torch.zeros(1000, 256)})
+
+
+@pytest.mark.parametrize(("name", "last"), [("test_mambaout", True), ("test_convnext", False)])
+def test_a_backbone_tells_where_the_channels_of_its_states_are(name, last):
+    backbone = build_backbone(name, None)
+    state, _ = backbone.run(torch.zeros(1, 3, 64, 96), 0, 2)
+    assert backbone.channels_last == last
+    assert state.shape[1:3] == ((8, 12) if last else (32, 8))
+
+
+def test_what_is_computed_again_moves_the_running_statistics_once():
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        backbone = build_backbone(TINY, None)
+        set_trainable(backbone, 1, train_bn=True)
+        backbone.train()
+        backbone.recompute = recompute
+        for _ in range(2):
+            state, _ = backbone.run(torch.randn(2, 3, 64, 64))
+            state.sum().backward()
+        grads = {key: value.grad for key, value in backbone.named_parameters() if value.grad is not None}
+        found.append((backbone.state_dict(), grads))
+    (once, straight), (twice, again) = found
+    assert straight.keys() == again.keys()
+    for key, value in once.items():
+        torch.testing.assert_close(twice[key], value, msg=key)
+    for key, value in straight.items():
+        torch.testing.assert_close(again[key], value)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from surgery.artifact.manifest import OutputSpec
-from surgery.recipes.reading import read_as_trained
+from surgery.artifact.store import Store
+from surgery.config import FinetuneConfig
+from surgery.data.splits import record_split
+from surgery.recipes.reading import read_as_trained, read_to_train
 from surgery.train.reporting import Reporter
 
 
@@ -45,3 +50,40 @@ def test_data_of_another_format_is_found_out(ambiguous, tmp_path):
     (ambiguous / "list.csv").unlink()
     table, _ = read_as_trained(ambiguous, version(tmp_path, ("a", "b"), format="csv"), Reporter())
     assert table.classes == ("a", "b")
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """Twelve images of two classes without a split."""
+    for i in range(12):
+        path = tmp_path / "data" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * i, 255 - 20 * i, 90)).save(path)
+    return tmp_path / "data"
+
+
+def sides(config, report):
+    return record_split(read_to_train(config, report)[0].items)
+
+
+def test_weights_of_the_store_bring_their_split(drawn, tmp_path, monkeypatch, capsys):
+    theirs = sides(FinetuneConfig(str(drawn), "first", seed=1), Reporter())
+    mine = FinetuneConfig(str(drawn), "second", seed=2)
+    assert sides(mine, Reporter()) != theirs
+    stored = version(tmp_path / "stored", ("a", "b"), path=str(drawn.resolve()))
+    stored.ref = "first@1"
+    stored.path.mkdir()
+    (stored.path / "split.json").write_text(json.dumps(theirs))
+    monkeypatch.setattr(Store, "list_versions", lambda self, name: [])
+    monkeypatch.setattr(Store, "resolve", lambda self, ref: {"first": stored}[ref])
+    capsys.readouterr()
+    assert sides(replace(mine, weights="first"), Reporter()) == theirs
+    assert "split: that of first@1" in capsys.readouterr().err
+    stored.manifest.data["path"] = "/elsewhere"
+    assert sides(replace(mine, weights="first"), Reporter()) != theirs
+    assert "split: that of" not in capsys.readouterr().err
+
+
+def test_weights_that_the_store_lacks_are_no_matter_of_the_data(drawn):
+    config = FinetuneConfig(str(drawn), "second", weights="nobody")
+    assert sides(config, Reporter()) == sides(replace(config, weights="imagenet"), Reporter())

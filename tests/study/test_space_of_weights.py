@@ -13,12 +13,13 @@ from tiny_versions import draw_boxes, draw_stripes, move, sample_of, tiny_facts
 from torch import nn
 
 from surgery.artifact.errors import ConfigError
+from surgery.artifact.manifest import OutputSpec
 from surgery.nets.assemble import Model, build_model
 from surgery.nets.weights import LoadedWeights
 from surgery.study.basin import probe_basin, reach_rim
 from surgery.study.criticality import Prefixes, find_criticality, set_bound, trained_modules
 from surgery.study.line import borrowed, find_barrier, reestimate, walk_line
-from surgery.study.measure import measure
+from surgery.study.measure import find_right, measure
 from surgery.study.mistakes import compare_mistakes
 from surgery.study.modules import copy_state, distance, first_difference, list_modules, mix_states
 from surgery.study.sample import hold
@@ -305,3 +306,10 @@ def test_outside_a_basin_no_variance_falls_below_zero(stripes: Path) -> None:
     for seed in range(3):
         found = probe_basin(model, [start, moved], sample_of(stripes, model), seed, quiet, 2)
         assert np.isfinite([found.loss, found.rim, found.outside]).all()
+
+
+def test_a_class_of_index_255_is_judged():
+    many = OutputSpec("softmax", tuple(f"c{i}" for i in range(257)))
+    logits = torch.zeros(2, 257)
+    logits[0, 255] = 1
+    assert find_right(logits, torch.tensor([255, 255]), many).tolist() == [True, False]

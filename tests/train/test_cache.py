@@ -74,6 +74,18 @@ def test_the_oldest_cache_that_nobody_uses_makes_room(tmp_path):
     assert not old.folder.exists()
 
 
+def test_folders_that_are_no_caches_are_neither_counted_nor_removed(tmp_path):
+    for name in ("photos", "0123456789abcdef0123", "more/0123456789abcdef0123"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jpg").write_bytes(b"x" * (1 << 20))
+    (tmp_path / "more" / "key.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    cache = ActivationCache({}, 2 / 1024, tmp_path)
+    assert cache.plan(["a", "b"], [1 << 20] * 2).held == 2
+    cache.close()
+    assert sorted(path for path in tmp_path.rglob("*") if cache.folder not in (path, path.parent)) == before
+
+
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), None])
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, monkeypatch, failure):
     cache = ActivationCache({}, 1.0, tmp_path)

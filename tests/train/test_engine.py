@@ -321,6 +321,40 @@ def test_a_batch_that_does_not_fit_names_one_that_does(stripes, tmp_path, monkey
     assert "--batch-size 3 fits; --accumulate 4 " in caught.value.hint
 
 
+def test_one_image_may_be_what_fits_where_a_head_pools_to_one_position(boxes, tmp_path, monkeypatch):
+    loop = make_loop(boxes, tmp_path / "run", 6, batch_size=2, head="deeplabv3plus", backbone="test_resnet")
+    forward = cut.Suffix.forward
+
+    def small(self, inputs, size):
+        if not torch.is_inference_mode_enabled() and len(next(iter(inputs.values()))) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, inputs, size)
+
+    monkeypatch.setattr(cut.Suffix, "forward", small)
+    with pytest.raises(TrainingError, match="2 images at once do not fit") as caught:
+        loop.run(resume=False)
+    assert "--batch-size 1 fits; --accumulate 2 " in caught.value.hint
+
+
+@pytest.mark.parametrize("place", ["fill", "fetch", "judge"])
+def test_memory_that_is_full_outside_a_step_is_said_too(stripes, tmp_path, monkeypatch, place):
+    loop = make_loop(stripes, tmp_path / "run", 3, batch_size=12, cache_gib=0 if place == "fetch" else 1)
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    if place == "judge":
+        monkeypatch.setattr(Loop, "_judge", fail)
+    else:
+        monkeypatch.setattr(Feed, "_run_frozen", fail)
+    if place == "fetch":
+        monkeypatch.setattr(Loop, "_validate", lambda *_: None)
+        monkeypatch.setattr(Loop, "_save", lambda *_: None)
+    with pytest.raises(TrainingError, match=r"the memory of .* is full") as caught:
+        loop.run(resume=False)
+    assert "smaller --batch-size than 12" in caught.value.hint
+
+
 def test_a_tracker_that_is_not_installed_says_how_to_get_it():
     check_trackers(("tensorboard",))
     with pytest.raises(ConfigError, match="mlflow") as caught:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from surgery.artifact.manifest import OutputSpec
-from surgery.data.targets import IGNORE
+from surgery.data.targets import IGNORE, NO_LABEL
 from surgery.train.losses import make_loss
 
 LABELS = OutputSpec("softmax", ("a", "b", "c"))
@@ -36,6 +36,21 @@ def test_several_labels_are_judged_one_by_one():
     assert make_loss(SEVERAL, 0.2)(logits, targets).item() == pytest.approx(
         (math.log(2) + 2 * 3.0) / 3, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["ce", "focal"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_class_of_index_255_is_learnt_and_an_image_without_a_label_is_not(name, weighted):
+    many = OutputSpec("softmax", tuple(f"c{i}" for i in range(257)))
+    loss = make_loss(many, name=name, weights=[2.0] * 257 if weighted else None)
+    logits = torch.zeros(2, 257, requires_grad=True)
+    value = loss(logits, torch.tensor([255, NO_LABEL]))
+    value.backward()
+    expected = math.log(257) * ((256 / 257) ** 2 if name == "focal" else 1)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert logits.grad is not None
+    assert logits.grad[0].abs().max() > 0
+    assert logits.grad[1].abs().max() == 0
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

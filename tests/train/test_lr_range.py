@@ -29,6 +29,20 @@ def test_the_noise_of_the_first_steps_is_no_slope():
     assert _choose(rates, list(curve)).chosen == pytest.approx(1e-3, rel=0.3)
 
 
+def test_rates_are_tested_on_batches_of_one_image_too(boxes, tmp_path, monkeypatch):
+    monkeypatch.setattr(lr_range, "STEPS", 8)
+    loop = make_loop(boxes, tmp_path / "run", 6, batch_size=1, head="deeplabv3plus", backbone="test_resnet")
+    assert len(measure_rates(loop).losses) >= 4
+
+
+def test_several_processes_stop_at_the_same_loss(stripes, tmp_path, monkeypatch):
+    losses = iter([1.0, 0.9, 0.8, 0.7, 0.6, float("nan")])
+    monkeypatch.setattr(lr_range.Team, "mean", lambda self, value, flag: (next(losses), flag))
+    found = measure_rates(make_loop(stripes, tmp_path / "run", 6))
+    assert len(found.losses) == 5
+    assert found.losses[0] == pytest.approx(1.0)
+
+
 def test_the_model_is_left_as_it_was_and_a_useful_rate_is_found(stripes, tmp_path, monkeypatch):
     monkeypatch.setattr(lr_range, "STEPS", 40)
     loop = make_loop(stripes, tmp_path / "run", 6, dropout=0)

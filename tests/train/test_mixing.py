@@ -50,6 +50,18 @@ def test_cutmix_pastes_as_much_as_it_says(seed: int) -> None:
     assert torch.equal(maps, images().permute(0, 3, 1, 2).float())  # what is kept is not written to
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_cutmix_pastes_regions_of_a_state_with_its_channels_last(seed: int) -> None:
+    maps = images().permute(0, 3, 1, 2).float()  # (n, 3, 8, 8)
+    state = images()[:, ::2, ::2].float()  # (n, 4, 4, 3)
+    mixed, others, share = mix(batch({"2": maps, "state": state}), 0, 1.0, (seed,), channels_last=True)
+    own = mixed.inputs["state"] == torch.arange(N)[:, None, None, None]  # (n, 4, 4, 3)
+    assert torch.equal(own, own[..., :1].expand_as(own))
+    assert torch.equal(own[..., 0], (mixed.inputs["2"][:, 0] == torch.arange(N)[:, None, None])[:, ::2, ::2])
+    changed = others != torch.arange(N)
+    np.testing.assert_allclose(own.double().mean(dim=(1, 2, 3))[changed], share)
+
+
 def test_the_loss_is_shared_too() -> None:
     loss = torch.nn.functional.cross_entropy
     logits, targets, others = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 0, 0])

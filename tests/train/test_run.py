@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +139,57 @@ def test_options_and_weights_are_compared_too(begun, stripes):
     with pytest.raises(WeightsError):
         open_run(begun, read_table(stripes), "0" * 64, True)
     assert go_on(replace(begun, workers=1)).resumed
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from surgery.config import FinetuneConfig
+from surgery.data.readers import read_table
+from surgery.train.run import open_run
+try:
+    run = open_run(FinetuneConfig(sys.argv[1], "lines"), read_table(Path(sys.argv[1])), None, True)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+else:
+    print(run.resumed, flush=True)
+    sys.stdin.read()
+"""
+
+
+def elsewhere(config: FinetuneConfig) -> tuple[str, subprocess.Popen[str]]:
+    """Resume in another process; returns what it says, and the process, which stays in the run."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, config.data], stdin=-1, stdout=-1, text=True)
+    assert process.stdout is not None
+    return process.stdout.readline().strip(), process
+
+
+def test_a_run_at_work_is_joined_by_no_other_process(begun, stripes):
+    said, process = elsewhere(begun)
+    process.communicate()
+    assert said == "ConfigError"
+    with pytest.raises(ConfigError, match="seed: the run has"):
+        go_on(replace(begun, seed=1))  # lets go of it
+    said, process = elsewhere(begun)
+    assert said == "True"
+    with pytest.raises(ConfigError, match="is at work in another process"):
+        go_on(begun)
+    assert not open_run(begun, read_table(stripes), None, False).resumed
+    process.kill()
+    process.communicate()
+
+
+def test_a_killed_process_leaves_no_lock_and_a_finished_run_none_either(begun, rooms):
+    go_on(begun).finish()
+    (folder,) = (rooms / "runs").iterdir()
+    values = json.loads((folder / RUN_FILE).read_text())
+    (folder / RUN_FILE).write_text(json.dumps(values | {"state": "unfinished"}))
+    said, process = elsewhere(begun)
+    assert said == "True"
+    process.kill()
+    process.communicate()
+    assert go_on(begun).resumed
+    assert go_on(begun).resumed
 
 
 @pytest.mark.parametrize("file", [DATA_FILE, RUN_FILE])

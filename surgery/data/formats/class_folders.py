@@ -15,7 +15,7 @@ from surgery.data.folders import (
     subfolders,
 )
 from surgery.data.formats.draft import LAYOUTS, Draft, Format
-from surgery.data.formats.sides import find_sides, given_splits, level, require_train, unread
+from surgery.data.formats.sides import SPLIT_NAMES, find_sides, given_splits, level, require_train, unread
 from surgery.data.table import Item, Problem
 
 
@@ -37,7 +37,10 @@ def read(root: Path) -> Draft:
     for side in sides.values():
         if child(side, "images") is not None:
             raise DataError(f"{side}: holds images/ and no masks/\nfound: {describe_folder(side)}", LAYOUTS)
-    names = sorted({class_name(f) for side in sides.values() for f in subfolders(side)})
+    folders = {split: subfolders(side) for split, side in sides.items()}
+    if None in folders:
+        folders[None] = _leave_test_out(folders[None], draft)
+    names = sorted({class_name(folder) for each in folders.values() for folder in each})
     if len(names) < 2:
         raise DataError(
             f"{root}: one class folder only ({names[0]}); two classes or more are needed\n"
@@ -46,7 +49,7 @@ def read(root: Path) -> Draft:
         )
     draft.classes = tuple(names)
     for split, side in sides.items():
-        for folder in subfolders(side):
+        for folder in folders[split]:
             label = names.index(class_name(folder))
             images = list(list_images(folder, draft.warnings))
             draft.items += [Item(path, label, None, split or "train") for path in images]
@@ -60,6 +63,18 @@ def read(root: Path) -> Draft:
                 message = "lies beside the class folders and belongs to none; left out"
                 draft.warnings.append(Problem("stray file", path, message))
     return draft
+
+
+def _leave_test_out(folders: list[Path], draft: Draft) -> list[Path]:
+    """Return the class folders without one of test images that nobody has labelled, where two are left."""
+    tests = [folder for folder in folders if SPLIT_NAMES.get(folder.name.lower()) == "test"]
+    classes = [folder for folder in folders if folder not in tests]
+    if len(classes) < 2:
+        return folders
+    for folder in tests:
+        message = "is a test split without labels and is left out; a class of that name needs another one"
+        draft.warnings.append(Problem("folder not read", folder, message))
+    return classes
 
 
 FORMAT = Format("folders", "classify", fits, read)

@@ -25,7 +25,7 @@ def new_folder(out: Path, made: dict[str, Any]) -> Iterator[Path]:
     """Yield a folder beside `out` that takes its place at the end, or vanishes.
 
     Args:
-        out: The folder to make; replaced if it is a sample of the same kind.
+        out: The folder to make; replaced if it is a sample of the same kind and holds nothing else.
         made: How the sample is made, "kind" among it; kept in it as `RECORD`.
 
     Raises:
@@ -40,7 +40,9 @@ def new_folder(out: Path, made: dict[str, Any]) -> Iterator[Path]:
         raise DataError(f"{out}: cannot be written: {error}", "choose another place") from error
     try:
         yield folder
-        (folder / RECORD).write_text(json.dumps(made, indent=2, sort_keys=True) + "\n", "utf-8")
+        record = made | {"files": _list_files(folder)}
+        (folder / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+        _refuse_foreign(out, made["kind"])  # somebody may have put files there meanwhile
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
@@ -56,11 +58,24 @@ def _refuse_foreign(out: Path, kind: str) -> None:
     if out.is_dir() and not any(out.iterdir()):
         return
     try:
-        ours = json.loads((out / RECORD).read_text("utf-8"))["kind"] == kind
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
+        record = json.loads((out / RECORD).read_text("utf-8"))
+        ours, written = record["kind"] == kind, {RECORD, *record.get("files", ())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        ours, written = False, set()
     if not ours:
         raise DataError(f"{out}: is there already and is no {kind} sample", "name a new folder")
+    foreign = [path for path in _list_files(out) if path not in written]
+    if foreign:
+        raise DataError(
+            f"{out}: holds {len(foreign)} files that are not of the sample, such as {foreign[0]}",
+            "move them away, or name a new folder",
+        )
+
+
+def _list_files(folder: Path) -> list[str]:
+    """Return the paths of all files and links in a folder, relative to it."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def write_image(path: Path, pixels: NDArray[np.uint8], options: tuple[int, ...] = ()) -> None:
