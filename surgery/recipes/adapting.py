@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from surgery.adapt.criteria import proxy_distance
 from surgery.adapt.maps import draw_plane
 from surgery.adapt.methods import METHODS, Method
+from surgery.adapt.norms import settle_norms
 from surgery.adapt.observe import Floats, Observed, observe
 from surgery.adapt.pairs import PairedFeed
 from surgery.adapt.rule import Adaptation
@@ -32,7 +34,7 @@ from surgery.train.checkpoint import best_checkpoint, load_tensors
 from surgery.train.cut import Suffix
 from surgery.train.device import make_accelerator
 from surgery.train.engine import Loop
-from surgery.train.feed import Feed
+from surgery.train.feed import Batch, Feed
 from surgery.train.interrupt import raise_if_requested
 from surgery.train.losses import make_loss
 from surgery.train.optimizers import COMPANION
@@ -286,6 +288,8 @@ def try_method(
         outcome = Outcome(**json.loads(ended.read_text("utf-8")))
     else:
         accelerator = make_accelerator(config.device, config.precision, folder, config.trackers)
+        if chosen.method.measures:
+            settle(config, domains, chosen, accelerator, report)
         loop = build_adaptation(config, domains, chosen, accelerator, folder, report)
         outcome = loop.run(resume)
         accelerator.end_training()
@@ -296,6 +300,27 @@ def try_method(
     kept = load_tensors(best_checkpoint(folder / "checkpoints", outcome.best_epoch))
     beside = f"{COMPANION}."
     return Tried(chosen, outcome, {k: v for k, v in kept.items() if not k.startswith(beside)})
+
+
+def settle(config: AdaptConfig, domains: Domains, chosen: Plan, accelerator: Any, report: Reporter) -> None:
+    """Have batch norm hold the statistics of the source, whose place those of the target are to take."""
+    model, batch_size = domains.model, config.batch_size or 1
+    model.to(accelerator.device).to(memory_format=torch.channels_last)
+    feed = open_pairs(config, domains, chosen.method, accelerator, chosen.first)
+    suffix = Suffix(model, chosen.first).eval()
+    try:
+        with report.task("measuring batch norm on the source") as task:
+            total = len(feed.source.order(0, batch_size))
+
+            def batches() -> Iterator[Batch]:
+                for k, batch in enumerate(feed.source.epoch(0, batch_size)):
+                    yield batch
+                    task.update(k + 1, total)
+                    raise_if_requested()
+
+            settle_norms(model, lambda batch: suffix(batch.inputs, batch.size), batches())
+    finally:
+        feed.close()
 
 
 def build_adaptation(
