@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from surgery.artifact.errors import SurgeryError
 from surgery.artifact.manifest import Manifest
 from surgery.artifact.passports import find_passport
-from surgery.artifact.store import StoredVersion
+from surgery.artifact.store import Store, StoredVersion
 
 from .served import Served
+from .shelf import Shelf
+
+if TYPE_CHECKING:
+    from .runtime import Table
+
+
+def list_rows(store: Store, table: Table, shelf: Shelf, tidy: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Return one row for each version of a store, and for each alias without one. Blocks.
+
+    Args:
+        store: The store.
+        table: What requests are answered from.
+        shelf: What is in memory.
+        tidy: Returns a message without what is nobody's business outside.
+    """
+
+    def row(name: str, version: int) -> dict[str, Any]:
+        aliases = sorted(a for a, number in table.aliases[name].items() if number == version)
+        facts: dict[str, Any] = {"name": name, "version": version, "aliases": aliases}
+        try:
+            stored = store.resolve(f"{name}@{version}")
+        except SurgeryError as error:
+            return {**facts, "state": "failed", "reason": tidy(error.message)}
+        facts |= describe_stored(stored)
+        rollout = table.rollouts.get(name)
+        if rollout is not None and rollout.plan.version == version:
+            facts["rollout"] = rollout.summary()
+        served = shelf.loaded(stored)
+        if served is not None:
+            state = "serving" if table.production.get(name) is served else "loaded"
+            return {**facts, **describe_served(served), "state": state}
+        reason = shelf.reason((name, version))
+        if reason is not None:
+            return {**facts, "state": "failed", "reason": tidy(reason)}
+        return {**facts, "state": "stored"}
+
+    return [
+        row(name, version)
+        for name, aliases in sorted(table.aliases.items())
+        for version in sorted({*store.list_versions(name), *aliases.values()})
+    ]
 
 
 def describe_stored(stored: StoredVersion) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from surgery.artifact.store import PRODUCTION, Ref, RolloutPlan, Store, check_na
 from .access import log
 from .reply import Refusal
 from .rollout import Rollout
-from .rows import describe_served, describe_stored
+from .rows import list_rows
 from .served import Served
 from .settings import Settings
 from .shelf import Shelf, reason_of, stamp_of
@@ -255,15 +255,13 @@ class Runtime:
         """
         table = self.table
         name = self._only_name(table) if text is None else text
-        return table.production.get(name)
+        return table.production.get(name.removesuffix(f"@{PRODUCTION}"))
 
     def find_kept(self, text: str | None) -> Served | None:
         """Return the version that a request means if it is in memory; None where `find` must load it, or say
         why it cannot. Reads the store."""
         try:
-            text, ref = self._read_ref(text, self.table)
-            if ref.selector == PRODUCTION and ref.name in self.table.production:
-                return self.table.production[ref.name]
+            text, _ = self._read_ref(text, self.table)
             served = self.shelf.loaded(self.store.resolve(text))
         except (Refusal, SurgeryError, OSError):
             return None
@@ -349,31 +347,7 @@ class Runtime:
 
     def list_models(self) -> list[dict[str, Any]]:
         """Return one row for each version of the store, and for each alias without one. Blocks."""
-        table, rows = self.table, []
-        for name, aliases in sorted(table.aliases.items()):
-            versions = {*self.store.list_versions(name), *aliases.values()}
-            rows += [self._row(name, version, table) for version in sorted(versions)]
-        return rows
-
-    def _row(self, name: str, version: int, table: Table) -> dict[str, Any]:
-        aliases = sorted(a for a, number in table.aliases[name].items() if number == version)
-        row: dict[str, Any] = {"name": name, "version": version, "aliases": aliases}
-        try:
-            stored = self.store.resolve(f"{name}@{version}")
-        except SurgeryError as error:
-            return {**row, "state": "failed", "reason": self._without_root(error.message)}
-        row |= describe_stored(stored)
-        rollout = table.rollouts.get(name)
-        if rollout is not None and rollout.plan.version == version:
-            row["rollout"] = rollout.summary()
-        served = self.shelf.loaded(stored)
-        if served is not None:
-            state = "serving" if table.production.get(name) is served else "loaded"
-            return {**row, **describe_served(served), "state": state}
-        reason = self.shelf.reason((name, version))
-        if reason is not None:
-            return {**row, "state": "failed", "reason": self._without_root(reason)}
-        return {**row, "state": "stored"}
+        return list_rows(self.store, self.table, self.shelf, self._without_root)
 
     def passport(self, text: str | None) -> str:
         """Return the page of a version's passport. Blocks.
