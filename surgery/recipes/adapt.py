@@ -18,7 +18,7 @@ from surgery.report import REPORT_FILE
 if TYPE_CHECKING:
     from surgery.data.table import Table
     from surgery.data.targets import TargetSpec
-    from surgery.recipes.adapting import Domains, Plan
+    from surgery.recipes.domains import Domains, Plan
     from surgery.train.reporting import Reporter
     from surgery.train.run import Run
 
@@ -127,7 +127,7 @@ def begin(
     """
     from surgery.data.balance import class_frequencies
     from surgery.nets.restore import WEIGHTS_FILE, restore_model
-    from surgery.recipes.adapting import Domains, plan
+    from surgery.recipes.domains import Domains, plan
     from surgery.recipes.finetune import read_augment
     from surgery.train.run import open_run
 

@@ -11,7 +11,8 @@ from surgery.config import AdaptConfig, FinetuneConfig
 from surgery.deliver.package import Adapted, Facts, Unsealed, find_stored, package, write_json
 from surgery.nets.assemble import describe_layers
 from surgery.nets.restore import WEIGHTS_FILE
-from surgery.recipes.adapting import Domains, Look, Tried
+from surgery.recipes.adapting import Look, Tried
+from surgery.recipes.domains import Domains
 from surgery.report import ADAPTATION_FILE
 from surgery.report.page import write_report
 from surgery.train.reporting import Reporter

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,9 +27,12 @@ from surgery.config import METHODS as NAMES
 from surgery.config import AdaptConfig
 from surgery.data.table import Item
 from surgery.recipes import adapting
+from surgery.recipes.domains import plan
+from surgery.recipes.variant import what_learnt
 from surgery.train.device import make_accelerator
 from surgery.train.reporting import Reporter
 from surgery.train.rule import Update
+from surgery.train.strategies import Phase
 
 
 def test_the_words_of_the_config_are_the_methods():
@@ -329,7 +334,7 @@ def test_a_row_is_as_wide_on_whatever_device_the_model_is(tmp_path):
 def test_half_precision_is_for_the_network_and_not_for_what_is_cached(task, tmp_path):
     domains = make_domains(tmp_path, task)
     config = AdaptConfig("tiny@1", ("t",), "tiny", epochs=1, batch_size=4, device="cpu", trackers=())
-    chosen = adapting.plan(config, domains, "dann")
+    chosen = plan(config, domains, "dann")
     assert chosen.first > 0
     accelerator, quiet = make_accelerator("cpu", "bf16"), Reporter(quiet=True)
     seen = adapting.look(config, domains, chosen, accelerator, quiet)
@@ -346,9 +351,20 @@ def test_what_a_variants_parent_learnt_a_variant_of_it_learns(tmp_path):
     config = AdaptConfig("tiny@1", ("t",), "tiny")
     for phases, first in (([{"first": 99}], last), ([{"first": 2}], 2), ([], last)):
         domains.parent.strategy["phases"] = phases
-        assert adapting.plan(config, domains, "dann").first == first
-        assert adapting.plan(config, domains, "dann").phase.first == first
-        assert adapting.plan(config, domains, "adabn").first == 0
+        assert plan(config, domains, "dann").first == first
+        assert plan(config, domains, "dann").phase.first == first
+        assert plan(config, domains, "adabn").first == 0
+
+
+def test_what_only_measures_hands_on_what_its_parent_learnt(tmp_path):
+    domains = make_domains(tmp_path, "classify")
+    phase = Phase("partial", 2, 3, 1e-3, 1e-4, None, (0.5, 1.0))
+    domains.parent.strategy["phases"] = [json.loads(json.dumps(dataclasses.asdict(phase)))]
+    stored = SimpleNamespace(manifest=domains.parent)
+    config = AdaptConfig("tiny@1", ("t",), "tiny", epochs=4)
+    for name, learnt in (("adabn", phase), ("dann", plan(config, domains, "dann").phase)):
+        tried = SimpleNamespace(plan=plan(config, domains, name))
+        assert what_learnt(tried, stored) == (learnt,)
 
 
 def test_methods_say_where_they_cannot_be_used(tmp_path):

@@ -9,7 +9,8 @@ from torch import nn
 
 from surgery.adapt.norms import settle_norms
 from surgery.config import AdaptConfig
-from surgery.recipes.adapting import plan, settle, try_method
+from surgery.recipes.adapting import settle, try_method
+from surgery.recipes.domains import plan
 from surgery.train.device import make_accelerator
 from surgery.train.reporting import Reporter
 

@@ -13,7 +13,7 @@ from tiny_domains import make_domains
 from surgery.adapt.methods import METHODS
 from surgery.adapt.pairs import PairedFeed
 from surgery.config import AdaptConfig
-from surgery.recipes.adapting import open_pairs
+from surgery.recipes.domains import open_pairs
 from surgery.train.device import make_accelerator
 
 BATCH = 4

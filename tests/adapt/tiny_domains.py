@@ -19,7 +19,8 @@ from surgery.data.targets import resolve_target
 from surgery.data.unlabelled import read_unlabelled
 from surgery.nets.assemble import build_model
 from surgery.nets.weights import LoadedWeights
-from surgery.recipes.adapting import Domains, build_adaptation, plan
+from surgery.recipes.adapting import build_adaptation
+from surgery.recipes.domains import Domains, plan
 from surgery.train.device import make_accelerator
 from surgery.train.engine import Loop
 from surgery.train.reporting import Reporter
